@@ -1,0 +1,1 @@
+//! Safe handles for /dev/kvm

@@ -1,0 +1,5 @@
+//! Build script of the Node binding.
+
+fn main() {
+    napi_build::setup();
+}

@@ -1,0 +1,1 @@
+//! Helper processes that die with their parent

@@ -1,0 +1,11 @@
+//! What a virtio device is to whoever hosts it.
+//!
+//! A device's queue code is written once and knows nothing of its host. Two hosts carry it:
+//! a thread of the VMM (`microvm-vmm`, `virtio::hosted`), and a vhost-user back end
+//! (`microvm-vsock`, `vhost_user`). Both own the queues' set-up, the kick descriptors and the
+//! interrupts; the device owns its host-side resources and says by one descriptor when these
+//! want attention, so no host has to know what a device waits for.
+
+mod device;
+
+pub use device::{Device, DeviceError, QueueSet};

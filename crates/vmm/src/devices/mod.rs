@@ -1,0 +1,1 @@
+//! Devices that the VMM emulates itself.

@@ -1,0 +1,20 @@
+//! The virtual machine monitor: one machine, from its configuration to the reason of its end.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::cast_possible_truncation
+    )
+)]
+
+pub mod acpi;
+pub mod arch;
+pub mod boot;
+pub mod bus;
+pub mod devices;
+pub mod memory;
+pub mod run_loop;
+pub mod virtio;

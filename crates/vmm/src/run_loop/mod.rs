@@ -1,0 +1,1 @@
+//! vCPU threads and what their exits mean.

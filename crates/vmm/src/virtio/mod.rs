@@ -1,0 +1,1 @@
+//! The virtio-mmio transport and the hosts of device code.

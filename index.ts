@@ -1,0 +1,1 @@
+// The public API: re-exports only.
