@@ -1,0 +1,23 @@
+/** What the guest's root file system is made from. */
+export type RootfsSpec =
+  | { readonly kind: 'default' | 'none' }
+  /** A folder or a cpio archive; which one it is shows when the file is looked at. */
+  | { readonly kind: 'path'; readonly path: string };
+
+/** A machine as it was asked for: plain data, every default filled in, every path absolute. Nothing on disk was looked at yet. */
+export interface MachineSpec {
+  readonly accelerator: 'auto' | 'kvm' | 'tcg';
+  readonly cpus: number;
+  readonly memoryBytes: number;
+  readonly hugePages: boolean;
+  /** Undefined: search for one. */
+  readonly kernel: { readonly image: string; readonly modules: string | undefined } | undefined;
+  readonly rootfs: RootfsSpec;
+  /** The user's words for the kernel command line, to be appended to ours. */
+  readonly commandLine: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly hostname: string;
+  /** It depends on the accelerator, which may be chosen later. */
+  readonly bootTimeoutMs: { readonly kvm: number; readonly tcg: number };
+  readonly kvmDevice: string;
+}

@@ -1,0 +1,207 @@
+// The one error class of the package and the list of its codes.
+// docs/errors.md explains each code to users: keep both lists alike (a test compares them).
+
+/** Every code a `MicroVMError` can carry. Codes are stable: programs may compare them. */
+export type MicroVMErrorCode =
+  // Options
+  /** One or more options are wrong; `problems` lists all of them. */
+  | 'ERR_INVALID_OPTIONS'
+  /** The kernel command line does not fit in what the kernel reads. */
+  | 'ERR_COMMAND_LINE_TOO_LONG'
+  /** The chosen accelerator cannot do what was asked. */
+  | 'ERR_NOT_SUPPORTED'
+  /** The caller's `signal` was aborted while the machine was being created. */
+  | 'ERR_ABORTED'
+  // KVM
+  /** The KVM device does not exist. */
+  | 'ERR_KVM_MISSING'
+  /** The KVM device exists, but this user may not open it. */
+  | 'ERR_KVM_PERMISSION'
+  /** The file or descriptor is not a KVM device. */
+  | 'ERR_KVM_NOT_A_DEVICE'
+  /** The kernel speaks another version of the KVM API than 12. */
+  | 'ERR_KVM_API_VERSION'
+  /** A KVM call failed; the message names the ioctl and the errno. */
+  | 'ERR_KVM_FAILED'
+  // Kernel, root file system, initramfs
+  /** No kernel was given and none was found; `lookedAt` lists the places. */
+  | 'ERR_KERNEL_NOT_FOUND'
+  /** The kernel that was given does not exist. */
+  | 'ERR_KERNEL_MISSING'
+  /** The kernel exists, but this user may not read it. */
+  | 'ERR_KERNEL_UNREADABLE'
+  /** The kernel file ends before its headers say it should. */
+  | 'ERR_KERNEL_TRUNCATED'
+  /** The file is not a kernel in a format that can be booted. */
+  | 'ERR_KERNEL_INVALID'
+  /** The kernel is for another processor architecture. */
+  | 'ERR_KERNEL_ARCHITECTURE'
+  /** The kernel's modules folder is missing, broken, or lacks a module that the guest needs. */
+  | 'ERR_KERNEL_MODULES'
+  /** The root file system that was given does not exist or cannot be read. */
+  | 'ERR_ROOTFS_MISSING'
+  /** The root file system cannot be packed: a malformed archive, or a file that an archive cannot hold. */
+  | 'ERR_ROOTFS_INVALID'
+  /** The default userland is not in the cache. */
+  | 'ERR_USERLAND_MISSING'
+  /** The guest agent's executable is missing. */
+  | 'ERR_AGENT_MISSING'
+  /** The initramfs, unpacked, does not fit in the guest's memory. */
+  | 'ERR_INITRAMFS_TOO_LARGE'
+  // The machine
+  /** The guest's agent did not connect within `bootTimeout`; `consoleTail` shows what the guest printed. */
+  | 'ERR_BOOT_TIMEOUT'
+  /** The machine is no longer running. */
+  | 'ERR_MACHINE_EXITED'
+  /** The guest's processor shut down by a triple fault. */
+  | 'ERR_TRIPLE_FAULT'
+  /** KVM could not go on running the guest (KVM_EXIT_INTERNAL_ERROR); the message has the registers. */
+  | 'ERR_INTERNAL_ERROR'
+  /** The machine could not be built or a part of it failed. */
+  | 'ERR_MACHINE_FAILED'
+  // QEMU
+  /** The QEMU executable was not found. */
+  | 'ERR_QEMU_MISSING'
+  /** QEMU is older than what the tcg accelerator needs. */
+  | 'ERR_QEMU_TOO_OLD'
+  /** QEMU ended early or refused a command; the message has its last words. */
+  | 'ERR_QEMU_FAILED'
+  // vsock and the command channel
+  /** A path for a Unix socket is longer than the 107 bytes that Linux allows. */
+  | 'ERR_SOCKET_PATH_TOO_LONG'
+  /** A Unix socket could not be made, listened on or reached. */
+  | 'ERR_SOCKET_FAILED'
+  /** The guest refused a connection to one of its vsock ports. */
+  | 'ERR_VSOCK_REFUSED'
+  /** The agent did not connect to the command channel in time. */
+  | 'ERR_AGENT_NOT_CONNECTED'
+  /** A command was sent over a channel that has no connection. */
+  | 'ERR_CHANNEL_NOT_CONNECTED'
+  /** The peer took too long to take a command, or paused too long inside a reply. */
+  | 'ERR_CHANNEL_TIMEOUT'
+  /** The peer closed the connection before its reply was whole. */
+  | 'ERR_CHANNEL_SHORT_READ'
+  /** The peer takes no more bytes: the connection was closed while a command was written. */
+  | 'ERR_CHANNEL_WRITE_ZERO'
+  /** The peer sent something that the protocol does not allow. */
+  | 'ERR_CHANNEL_PROTOCOL'
+  /** The peer announced a frame over the limit. */
+  | 'ERR_CHANNEL_FRAME_TOO_LARGE'
+  /** The command is over the limit; nothing was sent. */
+  | 'ERR_COMMAND_TOO_LARGE'
+  // exec
+  /** The command ended with another exit code than 0. */
+  | 'ERR_EXEC_FAILED'
+  /** The command ran longer than `timeout`. */
+  | 'ERR_EXEC_TIMEOUT'
+  /** The caller's `signal` was aborted while the command was queued or running. */
+  | 'ERR_EXEC_ABORTED'
+  /** The working folder does not exist in the guest or cannot be entered. */
+  | 'ERR_EXEC_CWD'
+  // This host
+  /** The native addon is missing for this platform or cannot be loaded. */
+  | 'ERR_NATIVE_MISSING'
+  /** A process (QEMU, a device's daemon) could not be started. */
+  | 'ERR_SPAWN_FAILED'
+  /** The private folder for sockets cannot be made or is not safe to use. */
+  | 'ERR_RUNTIME_FOLDER'
+  /** The cache folder cannot be read or written. */
+  | 'ERR_CACHE';
+
+/** One wrong option. */
+export interface OptionProblem {
+  /** Where it is, as one would write it in code: `kernel.image`, `env["A B"]`. */
+  readonly path: string;
+  /** What was given, shortened for display; values of environment variables are never shown. */
+  readonly value: string;
+  /** What is allowed there. */
+  readonly allowed: string;
+}
+
+/** What a command gave before `exec` rejected. */
+export interface CommandOutcome {
+  /** The command, as one would type it. */
+  readonly command: string;
+  /** All that the command wrote to standard output. Empty when no reply came. */
+  readonly stdout: string;
+  /** All that the command wrote to standard error. Empty when no reply came. */
+  readonly stderr: string;
+  /** The exit code; 128 + signal when a signal ended it; undefined when no reply came. */
+  readonly exitCode: number | undefined;
+  /** Whether `timeout` ended it. */
+  readonly timedOut: boolean;
+  /** Milliseconds from the start of the command to its end. */
+  readonly durationMs: number;
+}
+
+/** What a `MicroVMError` is made of, apart from its code and message. */
+export interface MicroVMErrorDetails {
+  readonly cause?: unknown;
+  readonly hint?: string | undefined;
+  readonly consoleTail?: string | undefined;
+  readonly problems?: readonly OptionProblem[];
+  readonly lookedAt?: readonly string[];
+  readonly outcome?: CommandOutcome;
+}
+
+/** Every failure of this package. `code` tells what happened, `hint` what to do about it. */
+export class MicroVMError extends Error {
+  override readonly name = 'MicroVMError';
+  /** What went wrong, stable across versions. */
+  readonly code: MicroVMErrorCode;
+  /** What a person can do about it. */
+  readonly hint: string | undefined;
+  /** The last lines the guest printed on its console, where there was one. */
+  readonly consoleTail: string | undefined;
+  /** Every wrong option, with `ERR_INVALID_OPTIONS`. */
+  readonly problems: readonly OptionProblem[] | undefined;
+  /** The places that were searched, with `ERR_KERNEL_NOT_FOUND`. */
+  readonly lookedAt: readonly string[] | undefined;
+  /** The command, when `exec` rejected. */
+  readonly command: string | undefined;
+  /** The command's standard output so far, when `exec` rejected. */
+  readonly stdout: string | undefined;
+  /** The command's standard error so far, when `exec` rejected. */
+  readonly stderr: string | undefined;
+  /** The command's exit code, when `exec` rejected and a reply had come. */
+  readonly exitCode: number | undefined;
+  /** Whether `timeout` ended the command, when `exec` rejected. */
+  readonly timedOut: boolean | undefined;
+  /** How long the command ran in milliseconds, when `exec` rejected. */
+  readonly durationMs: number | undefined;
+
+  constructor(code: MicroVMErrorCode, message: string, details: MicroVMErrorDetails = {}) {
+    super(message, 'cause' in details ? { cause: details.cause } : undefined);
+    this.code = code;
+    this.hint = details.hint;
+    this.consoleTail = details.consoleTail;
+    this.problems = details.problems;
+    this.lookedAt = details.lookedAt;
+    this.command = details.outcome?.command;
+    this.stdout = details.outcome?.stdout;
+    this.stderr = details.outcome?.stderr;
+    this.exitCode = details.outcome?.exitCode;
+    this.timedOut = details.outcome?.timedOut;
+    this.durationMs = details.outcome?.durationMs;
+  }
+}
+
+/** The same error with more details, its stack and cause kept: for callers that know more, such as the console tail. */
+export function withDetails(error: MicroVMError, details: MicroVMErrorDetails): MicroVMError {
+  const merged = new MicroVMError(error.code, error.message, {
+    ...('cause' in error ? { cause: error.cause } : {}),
+    hint: error.hint,
+    consoleTail: error.consoleTail,
+    ...(error.problems && { problems: error.problems }),
+    ...(error.lookedAt && { lookedAt: error.lookedAt }),
+    ...details,
+  });
+  if (error.stack !== undefined) merged.stack = error.stack;
+  return merged;
+}
+
+/** The errno name of a failed system call (`'ENOENT'`), if that is what `error` is. */
+export function errnoOf(error: unknown): string | undefined {
+  if (!(error instanceof Error) || !('code' in error)) return undefined;
+  return typeof error.code === 'string' ? error.code : undefined;
+}
