@@ -1,1 +1,3 @@
 //! Safe handles for /dev/kvm
+
+pub mod guest_speed;

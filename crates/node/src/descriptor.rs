@@ -1,0 +1,34 @@
+//! File descriptors as JavaScript holds them: plain numbers.
+
+use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+use napi::Env;
+use napi_derive::napi;
+
+use crate::error::BindingError;
+
+/// Two connected stream sockets. Both belong to the caller: hand one to a `net.Socket`, and close
+/// the other with `fs.closeSync` once it was passed on.
+#[napi]
+pub fn socket_pair(env: Env) -> napi::Result<Vec<RawFd>> {
+    let (near, far) = UnixStream::pair()
+        .map_err(|error| BindingError::system("Cannot make a socket pair", &error).into_js(&env))?;
+    Ok(vec![
+        OwnedFd::from(near).into_raw_fd(),
+        OwnedFd::from(far).into_raw_fd(),
+    ])
+}
+
+/// A duplicate of a descriptor that JavaScript holds; the caller keeps its own.
+pub(crate) fn duplicate(descriptor: RawFd) -> Result<OwnedFd, BindingError> {
+    if descriptor < 0 {
+        return Err(BindingError::invalid("A descriptor number is negative"));
+    }
+    // SAFETY: not -1, and used for the one call only, which answers EBADF where nothing is open
+    // under this number.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    borrowed
+        .try_clone_to_owned()
+        .map_err(|error| BindingError::system("Cannot duplicate a descriptor", &error))
+}

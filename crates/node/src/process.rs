@@ -1,0 +1,134 @@
+//! Helper processes that end with this one.
+
+use std::collections::HashMap;
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use microvm_process::{Child, ExitStatus, SpawnOptions, Stdio, spawn};
+use napi::Env;
+use napi::bindgen_prelude::PromiseRaw;
+use napi_derive::napi;
+
+use crate::cleanup::{Stop, stop_at_end_of_env};
+use crate::descriptor::duplicate;
+use crate::error::BindingError;
+use crate::promise;
+
+/// A helper as the TypeScript side wants it.
+#[derive(Debug)]
+#[napi(object)]
+pub struct BindingSpawnOptions {
+    /// The program; without a slash it is looked for in `env`'s `PATH`.
+    pub program: String,
+    /// Its arguments, without its own name.
+    pub args: Vec<String>,
+    /// Its whole environment.
+    pub env: HashMap<String, String>,
+    /// Descriptors to pass. The caller keeps its own.
+    pub fds: Vec<BindingPassedDescriptor>,
+    /// True for a pipe on its standard error, to be had by `takeStderr`; else it goes nowhere.
+    pub capture_stderr: bool,
+}
+
+/// A descriptor for a helper.
+#[derive(Debug)]
+#[napi(object)]
+pub struct BindingPassedDescriptor {
+    /// Its number here.
+    pub fd: RawFd,
+    /// Its number in the helper.
+    pub target: i32,
+}
+
+/// How a helper ended; both are absent where somebody else took its status.
+#[derive(Debug)]
+#[napi(object)]
+pub struct BindingExitStatus {
+    /// Exit code, when it ended by itself.
+    pub code: Option<i32>,
+    /// Signal number, when one ended it.
+    pub signal: Option<i32>,
+}
+
+/// A running helper. It is killed at the latest when this process or its worker ends.
+#[derive(Debug)]
+#[napi]
+pub struct BindingChild {
+    child: Arc<Child>,
+    stderr: Mutex<Option<OwnedFd>>,
+}
+
+/// Starts a helper; blocks for the time of an `execve`.
+#[napi]
+pub fn spawn_helper(env: Env, options: BindingSpawnOptions) -> napi::Result<BindingChild> {
+    let mut child = start(options).map_err(|error| error.into_js(&env))?;
+    let stderr = Mutex::new(child.take_stderr());
+    let child = Arc::new(child);
+    stop_at_end_of_env(&env, &child)?;
+    Ok(BindingChild { child, stderr })
+}
+
+impl Stop for Child {
+    fn stop(&self) {
+        // Where this fails it has ended already: nobody changes its user.
+        let _ = self.kill(libc::SIGKILL);
+    }
+}
+
+fn start(options: BindingSpawnOptions) -> Result<Child, BindingError> {
+    let mut fds = Vec::with_capacity(options.fds.len());
+    for passed in &options.fds {
+        fds.push((duplicate(passed.fd)?, passed.target));
+    }
+    let environment = options.env.into_iter();
+    Ok(spawn(SpawnOptions {
+        args: options.args.into_iter().map(Into::into).collect(),
+        env: Some(environment.map(|(k, v)| (k.into(), v.into())).collect()),
+        fds,
+        stderr: if options.capture_stderr {
+            Stdio::Capture
+        } else {
+            Stdio::Null
+        },
+        ..SpawnOptions::new(options.program)
+    })?)
+}
+
+#[napi]
+impl BindingChild {
+    /// Process number, for messages.
+    #[napi(getter)]
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    /// This end of the captured standard error, which then belongs to the caller; `null` when it
+    /// was not captured, or taken before.
+    #[napi]
+    pub fn take_stderr(&self) -> Option<RawFd> {
+        let mut stderr = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        stderr.take().map(IntoRawFd::into_raw_fd)
+    }
+
+    /// Resolves when it has ended.
+    #[napi]
+    pub fn wait<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, BindingExitStatus>> {
+        let child = Arc::clone(&self.child);
+        promise::blocking(env, move || {
+            let (code, signal) = match child.wait() {
+                ExitStatus::Exited(code) => (Some(code), None),
+                ExitStatus::Signaled(signal) => (None, Some(signal)),
+                ExitStatus::Unknown => (None, None),
+            };
+            Ok(BindingExitStatus { code, signal })
+        })
+    }
+
+    /// Sends a signal; one that comes too late is no error.
+    #[napi]
+    pub fn kill(&self, env: Env, signal: i32) -> napi::Result<()> {
+        self.child.kill(signal).map_err(|error| {
+            BindingError::system("Cannot signal a helper process", &error).into_js(&env)
+        })
+    }
+}
