@@ -43,7 +43,7 @@ pub trait QueueSet {
     /// How many queues there are.
     fn count(&self) -> usize;
 
-    /// The queue at `index`, or `None` where there is none.
+    /// The queue at `index`, or `None` where there is none or the driver did not set it up.
     fn queue(&mut self, index: usize) -> Option<&mut Queue>;
 
     /// Interrupts the driver for `index`. Call it only after [`Queue`]'s `needs_notification`
@@ -53,8 +53,9 @@ pub trait QueueSet {
 
 /// One virtio device (virtio 1.2, section 2), without a transport.
 ///
-/// Every call comes from one thread at a time. None may block: waiting is the host's part, by
-/// [`Device::event_source`].
+/// Every call comes from one thread at a time, and comes through a [`crate::Dispatcher`] where it
+/// concerns queues: a device pops chains and never enables or disables the driver's
+/// notifications. None may block: waiting is the host's part, by [`Device::event_source`].
 pub trait Device<M: GuestMemory>: Send {
     /// Device type (virtio 1.2, section 5), such as 4 for entropy and 19 for vsock.
     fn device_type(&self) -> u32;
@@ -83,6 +84,11 @@ pub trait Device<M: GuestMemory>: Send {
     fn event_source(&self) -> Option<BorrowedFd<'_>>;
 
     /// The driver kicked the queue at `index`.
+    ///
+    /// One call handles at most as many chains as the queue is large, so that a driver that keeps
+    /// adding some cannot hold the host's thread; the host calls again for what came meanwhile. A
+    /// device may leave chains: it is called again when new ones come, or when it took some and
+    /// left others.
     ///
     /// # Errors
     ///

@@ -3,9 +3,22 @@
 //! A device's queue code is written once and knows nothing of its host. Two hosts carry it:
 //! a thread of the VMM (`microvm-vmm`, `virtio::hosted`), and a vhost-user back end
 //! (`microvm-vsock`, `vhost_user`). Both own the queues' set-up, the kick descriptors and the
-//! interrupts; the device owns its host-side resources and says by one descriptor when these
-//! want attention, so no host has to know what a device waits for.
+//! interrupts, and call the device through a [`Dispatcher`]; the device owns its host-side
+//! resources and says by one descriptor when these want attention, so no host has to know what a
+//! device waits for.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::cast_possible_truncation
+    )
+)]
 
 mod device;
+mod dispatch;
 
 pub use device::{Device, DeviceError, QueueSet};
+pub use dispatch::{Dispatcher, Event};
