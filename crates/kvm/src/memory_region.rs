@@ -1,0 +1,306 @@
+//! Host memory that can be mapped into a guest.
+//!
+//! The guest may change this memory at any time, so nothing here hands out Rust references to it:
+//! bytes are copied in and out, or reached through `vm-memory`'s volatile accessors.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::sync::Arc;
+
+use vm_memory::mmap::MmapRegionError;
+use vm_memory::{Bytes, FileOffset, GuestRegionMmap, MmapRegion, VolatileMemory, VolatileSlice};
+
+use crate::error::{Errno, Error};
+
+/// Size of the pages of ordinary mappings, in bytes, and the unit of KVM's memory slots.
+pub const PAGE_SIZE: u64 = 4096;
+
+/// Pages of a memory region.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HugePages {
+    /// Ordinary pages of 4 KiB.
+    #[default]
+    Off,
+    /// Pages of 2 MiB from the host's hugetlb pool.
+    TwoMebibytes,
+    /// Pages of 1 GiB from the host's hugetlb pool.
+    OneGibibyte,
+}
+
+impl HugePages {
+    /// Size of one page, in bytes.
+    #[must_use]
+    pub fn page_size(self) -> u64 {
+        match self {
+            Self::Off => PAGE_SIZE,
+            Self::TwoMebibytes => 2 << 20,
+            Self::OneGibibyte => 1 << 30,
+        }
+    }
+
+    fn memfd_flags(self) -> libc::c_uint {
+        match self {
+            Self::Off => 0,
+            Self::TwoMebibytes => libc::MFD_HUGETLB | libc::MFD_HUGE_2MB,
+            Self::OneGibibyte => libc::MFD_HUGETLB | libc::MFD_HUGE_1GB,
+        }
+    }
+}
+
+/// A page-aligned mapping of host memory, unmapped when its last owner is gone.
+///
+/// A virtual machine owns the regions of its slots (see
+/// [`VirtualMachine::set_guest_memory_region`](crate::VirtualMachine::set_guest_memory_region)),
+/// so a region outlives every slot that refers to it.
+#[derive(Debug)]
+pub struct MemoryRegion {
+    mapping: Mapping,
+}
+
+#[derive(Debug)]
+enum Mapping {
+    Own(MmapRegion<()>),
+    Guest(Arc<GuestRegionMmap<()>>),
+}
+
+impl MemoryRegion {
+    /// Maps `length` bytes of zeroed, shared, anonymous memory.
+    ///
+    /// # Errors
+    ///
+    /// Where `length` is not a positive multiple of 4 KiB, or `mmap` fails.
+    pub fn anonymous(length: u64) -> Result<Self, Error> {
+        let length = checked_length(length, PAGE_SIZE)?;
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        Self::map(None, length, flags)
+    }
+
+    /// Maps `length` bytes of zeroed, shared memory of a memfd, which other processes can map too
+    /// (see [`MemoryRegion::file`]). The file can neither shrink nor grow.
+    ///
+    /// # Errors
+    ///
+    /// Where `length` is not a positive multiple of the page size, or a call fails; `mmap` with
+    /// `ENOMEM` where the host's pool has too few huge pages.
+    pub fn memfd(length: u64, huge_pages: HugePages) -> Result<Self, Error> {
+        let size = checked_length(length, huge_pages.page_size())?;
+        let file = memfd(length, huge_pages)?;
+        let mut flags = libc::MAP_SHARED;
+        if huge_pages == HugePages::Off {
+            flags |= libc::MAP_NORESERVE;
+        }
+        // Huge pages are reserved: a pool that is too small is an error now, not a bus error at
+        // first touch.
+        Self::map(Some(FileOffset::new(file, 0)), size, flags)
+    }
+
+    /// Takes a share in a region of `vm-memory`'s guest memory.
+    #[must_use]
+    pub fn from_guest_region(region: Arc<GuestRegionMmap<()>>) -> Self {
+        Self {
+            mapping: Mapping::Guest(region),
+        }
+    }
+
+    fn map(file: Option<FileOffset>, length: usize, flags: i32) -> Result<Self, Error> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let region = MmapRegion::build(file, length, protection, flags).map_err(|error| {
+            let source = match error {
+                MmapRegionError::Mmap(error) => Errno::from(error),
+                _ => Errno::new(libc::EINVAL),
+            };
+            Error::of("mmap")(source)
+        })?;
+        Ok(Self {
+            mapping: Mapping::Own(region),
+        })
+    }
+
+    /// Bytes of the region.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.region().size() as u64
+    }
+
+    /// Address of the region in this process.
+    #[must_use]
+    pub fn host_address(&self) -> u64 {
+        self.region().as_ptr() as u64
+    }
+
+    /// The file behind the region, if it has one.
+    #[must_use]
+    pub fn file(&self) -> Option<&File> {
+        self.region().file_offset().map(FileOffset::file)
+    }
+
+    /// The whole region for volatile access in place.
+    #[must_use]
+    pub fn as_volatile_slice(&self) -> VolatileSlice<'_> {
+        self.region().as_volatile_slice()
+    }
+
+    /// Copies `buffer.len()` bytes out, from `offset` (bytes from the region's start).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBounds`] where they are not all inside; nothing is copied then.
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        self.slice(offset, buffer.len())?.copy_to(buffer);
+        Ok(())
+    }
+
+    /// Copies `bytes` in, to `offset` (bytes from the region's start).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBounds`] where they do not all fit; nothing is copied then.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let outside = self.out_of_bounds(offset, bytes.len());
+        self.slice(offset, bytes.len())?
+            .write_slice(bytes, 0)
+            .map_err(|_| outside)
+    }
+
+    fn slice(&self, offset: u64, length: usize) -> Result<VolatileSlice<'_>, Error> {
+        usize::try_from(offset)
+            .ok()
+            .and_then(|start| self.region().get_slice(start, length).ok())
+            .ok_or_else(|| self.out_of_bounds(offset, length))
+    }
+
+    fn out_of_bounds(&self, offset: u64, length: usize) -> Error {
+        Error::OutOfBounds {
+            offset,
+            length: length as u64,
+            region: self.length(),
+        }
+    }
+
+    fn region(&self) -> &MmapRegion<()> {
+        match &self.mapping {
+            Mapping::Own(region) => region,
+            Mapping::Guest(region) => region,
+        }
+    }
+}
+
+fn checked_length(length: u64, page_size: u64) -> Result<usize, Error> {
+    let refused = Error::RegionLength { length, page_size };
+    if length == 0 || !length.is_multiple_of(page_size) {
+        return Err(refused);
+    }
+    // No mapping is longer than half of the address space; this also keeps `length` within the
+    // range of a file's length.
+    match isize::try_from(length) {
+        Ok(length) => Ok(length.unsigned_abs()),
+        Err(_) => Err(Error::of("mmap")(Errno::new(libc::ENOMEM))),
+    }
+}
+
+fn memfd(length: u64, huge_pages: HugePages) -> Result<File, Error> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | huge_pages.memfd_flags();
+    // SAFETY: the name is a constant string with its NUL.
+    let raw = unsafe { libc::memfd_create(c"guest-memory".as_ptr(), flags) };
+    if raw < 0 {
+        return Err(Error::of("memfd_create")(Errno::last()));
+    }
+    // SAFETY: the call above made this descriptor and handed it to nobody else.
+    let file = unsafe { File::from_raw_fd(raw) };
+    file.set_len(length).map_err(|error| Error::Call {
+        call: "ftruncate",
+        source: Errno::from(error),
+    })?;
+    // Whoever gets the descriptor could otherwise truncate the file, and touching the mapping
+    // beyond its end kills this process.
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    // SAFETY: `F_ADD_SEALS` takes an integer and touches no memory; the descriptor is open.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) };
+    if result < 0 {
+        return Err(Error::of("fcntl")(Errno::last()));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vm_memory::GuestAddress;
+
+    #[test]
+    fn bytes_written_are_read_back_up_to_the_last_one() {
+        for region in [
+            MemoryRegion::anonymous(8192).unwrap(),
+            MemoryRegion::memfd(8192, HugePages::Off).unwrap(),
+        ] {
+            region.write(8190, &[1, 2]).unwrap();
+            let mut buffer = [9; 3];
+            region.read(8189, &mut buffer).unwrap();
+            assert_eq!(buffer, [0, 1, 2]);
+        }
+    }
+
+    #[test]
+    fn access_outside_is_refused_and_copies_nothing() {
+        let region = MemoryRegion::anonymous(4096).unwrap();
+        for (offset, length) in [(4095, 2), (4097, 0), (u64::MAX, 1), (u64::MAX - 3, 8)] {
+            let mut buffer = vec![7; length];
+            let error = region.read(offset, &mut buffer).unwrap_err();
+            assert!(matches!(error, Error::OutOfBounds { .. }), "{error}");
+            assert_eq!(buffer, vec![7; length]);
+            assert!(region.write(offset, &buffer).is_err());
+        }
+        let mut all = [1; 4096];
+        region.read(0, &mut all).unwrap();
+        assert_eq!(all, [0; 4096]);
+    }
+
+    #[test]
+    fn empty_access_at_either_end_is_allowed() {
+        let region = MemoryRegion::anonymous(4096).unwrap();
+        region.read(0, &mut []).unwrap();
+        region.write(4096, &[]).unwrap();
+    }
+
+    #[test]
+    fn zero_and_unaligned_lengths_are_refused() {
+        for length in [0, 1, 4095, 4097, u64::MAX] {
+            let error = MemoryRegion::anonymous(length).unwrap_err();
+            assert!(matches!(error, Error::RegionLength { .. }), "{error}");
+        }
+        let error = MemoryRegion::memfd(4096, HugePages::TwoMebibytes).unwrap_err();
+        assert_eq!(error.errno(), libc::EINVAL);
+    }
+
+    #[test]
+    fn absurd_length_is_out_of_memory() {
+        for length in [1 << 62, 1 << 63] {
+            let error = MemoryRegion::anonymous(length).unwrap_err();
+            assert_eq!((error.call(), error.errno()), ("mmap", libc::ENOMEM));
+        }
+    }
+
+    #[test]
+    fn file_of_a_memfd_region_is_sealed_and_shares_the_memory() {
+        use std::os::unix::fs::FileExt;
+        let region = MemoryRegion::memfd(4096, HugePages::Off).unwrap();
+        let file = region.file().unwrap();
+        assert!(file.set_len(0).is_err());
+        file.write_at(b"shared", 10).unwrap();
+        let mut buffer = [0; 6];
+        region.read(10, &mut buffer).unwrap();
+        assert_eq!(&buffer, b"shared");
+    }
+
+    #[test]
+    fn guest_region_is_shared_not_copied() {
+        let guest = GuestRegionMmap::from_range(GuestAddress(0x1000), 4096, None).unwrap();
+        let guest = Arc::new(guest);
+        let region = MemoryRegion::from_guest_region(Arc::clone(&guest));
+        region.write(5, b"x").unwrap();
+        assert_eq!(region.host_address(), guest.as_ptr() as u64);
+        assert_eq!(Arc::strong_count(&guest), 2);
+        drop(region);
+        assert_eq!(Arc::strong_count(&guest), 1);
+    }
+}
