@@ -14,6 +14,7 @@ pub mod acpi;
 pub mod arch;
 pub mod boot;
 pub mod bus;
+pub mod config;
 pub mod devices;
 pub mod memory;
 pub mod run_loop;

@@ -1,1 +1,4 @@
-//! What differs by architecture.
+//! What differs by architecture. Only x86-64 so far; a second one gets its own folder.
+
+#[cfg(target_arch = "x86_64")]
+pub mod x86_64;
