@@ -3,19 +3,19 @@
 // Three virtio-serial ports lead out of it: the command's stdout, its stderr and its exit status.
 // The kernel's console is kept for the report of a failure.
 
-import { spawn } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { totalmem, tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { isInstalled } from '../scripts/set-up/commands.mjs'
-import { RUN_PACKAGES, installPackages } from '../scripts/set-up/debian-packages.mjs'
-import { CACHE } from '../scripts/set-up/folders.mjs'
-import { LAB_KERNEL, fetchKernel, releaseOf } from '../scripts/set-up/guest-kernel.mjs'
-import { makeInitramfs } from './initramfs.mjs'
-import { sessionScript } from './session.mjs'
+import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { totalmem, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { isInstalled } from '../scripts/set-up/commands.mjs';
+import { RUN_PACKAGES, installPackages } from '../scripts/set-up/debian-packages.mjs';
+import { CACHE } from '../scripts/set-up/folders.mjs';
+import { LAB_KERNEL, fetchKernel, releaseOf } from '../scripts/set-up/guest-kernel.mjs';
+import { makeInitramfs } from './initramfs.mjs';
+import { sessionScript } from './session.mjs';
 
-const CURRENT = join(LAB_KERNEL.folder, 'current')
-const CONSOLE_TAIL = 4000
+const CURRENT = join(LAB_KERNEL.folder, 'current');
+const CONSOLE_TAIL = 4000;
 
 /**
  * @typedef {object} LabSettings
@@ -29,9 +29,9 @@ const CONSOLE_TAIL = 4000
 
 /** @returns {LabSettings} */
 function settings() {
-  const env = process.env
+  const env = process.env;
   // Half of a small machine is left to the machine itself.
-  const memory = Math.min(6144, Math.floor(totalmem() / (2 << 20)))
+  const memory = Math.min(6144, Math.floor(totalmem() / (2 << 20)));
   return {
     memory: Number(env.LAB_MEMORY || memory),
     cpus: Number(env.LAB_CPUS || 2),
@@ -39,7 +39,7 @@ function settings() {
     icount: env.LAB_ICOUNT === '1',
     timeout: Number(env.LAB_TIMEOUT || 900),
     verbose: env.LAB_VERBOSE === '1',
-  }
+  };
 }
 
 /**
@@ -52,10 +52,10 @@ function qemuArguments({ memory, cpus, cpu, icount }, initramfs, script) {
   const port = (name, fd) => [
     ...['-chardev', `socket,id=${name},fd=${fd}`],
     ...['-device', `virtserialport,chardev=${name},name=lab.${name}`],
-  ]
+  ];
   const accelerator = icount
     ? ['-accel', 'tcg,thread=single,tb-size=512', '-icount', 'shift=0,sleep=off']
-    : ['-accel', 'tcg,thread=multi,tb-size=512']
+    : ['-accel', 'tcg,thread=multi,tb-size=512'];
   return [
     ...['-M', 'q35', '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
     ...accelerator,
@@ -69,7 +69,7 @@ function qemuArguments({ memory, cpus, cpu, icount }, initramfs, script) {
     ...port('stdout', 3),
     ...port('stderr', 4),
     ...port('status', 5),
-  ]
+  ];
 }
 
 /**
@@ -77,18 +77,18 @@ function qemuArguments({ memory, cpus, cpu, icount }, initramfs, script) {
  * @param {string[]} command
  */
 export async function runNested(command) {
-  if (!isInstalled('qemu-system-x86_64')) await installPackages({ 'qemu-system-x86': RUN_PACKAGES['qemu-system-x86'] })
-  await fetchKernel(LAB_KERNEL)
-  const initramfs = await makeInitramfs(CURRENT, join(LAB_KERNEL.folder, 'initramfs'))
-  const lab = settings()
-  const folder = mkdtempSync(join(tmpdir(), 'microvm-lab-'))
+  if (!isInstalled('qemu-system-x86_64')) await installPackages({ 'qemu-system-x86': RUN_PACKAGES['qemu-system-x86'] });
+  await fetchKernel(LAB_KERNEL);
+  const initramfs = await makeInitramfs(CURRENT, join(LAB_KERNEL.folder, 'initramfs'));
+  const lab = settings();
+  const folder = mkdtempSync(join(tmpdir(), 'microvm-lab-'));
   try {
-    const script = join(folder, 'session')
-    const modules = join(CURRENT, 'modules', releaseOf(CURRENT))
-    writeFileSync(script, sessionScript({ command, modules, cache: CACHE, kvmAmd: process.env.LAB_KVM_AMD ?? '' }))
-    return await runMachine(lab, qemuArguments(lab, initramfs, script))
+    const script = join(folder, 'session');
+    const modules = join(CURRENT, 'modules', releaseOf(CURRENT));
+    writeFileSync(script, sessionScript({ command, modules, cache: CACHE, kvmAmd: process.env.LAB_KVM_AMD ?? '' }));
+    return await runMachine(lab, qemuArguments(lab, initramfs, script));
   } finally {
-    rmSync(folder, { recursive: true, force: true })
+    rmSync(folder, { recursive: true, force: true });
   }
 }
 
@@ -100,36 +100,36 @@ async function runMachine(lab, qemu) {
   // setpriv: the machine ends with us, even when we are killed.
   const machine = spawn('setpriv', ['--pdeathsig', 'KILL', '--', 'qemu-system-x86_64', ...qemu], {
     stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe', 'pipe'],
-  })
-  let consoleTail = ''
-  let status = ''
+  });
+  let consoleTail = '';
+  let status = '';
   for (const stream of [machine.stdout, machine.stderr]) {
     stream.setEncoding('utf8').on('data', (text) => {
-      consoleTail = (consoleTail + text).slice(-CONSOLE_TAIL)
-      if (lab.verbose) process.stderr.write(text)
-    })
+      consoleTail = (consoleTail + text).slice(-CONSOLE_TAIL);
+      if (lab.verbose) process.stderr.write(text);
+    });
   }
-  machine.stdio[3].on('data', (chunk) => process.stdout.write(chunk))
-  machine.stdio[4].on('data', (chunk) => process.stderr.write(chunk))
-  machine.stdio[5].setEncoding('utf8').on('data', (text) => (status += text))
+  machine.stdio[3].on('data', (chunk) => process.stdout.write(chunk));
+  machine.stdio[4].on('data', (chunk) => process.stderr.write(chunk));
+  machine.stdio[5].setEncoding('utf8').on('data', (text) => (status += text));
 
-  let stoppedBy
+  let stoppedBy;
   const stop = (reason) => {
-    stoppedBy ??= reason
-    machine.kill('SIGKILL')
-  }
-  const timer = setTimeout(() => stop('timeout'), lab.timeout * 1000)
-  const signals = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 }
-  for (const signal of Object.keys(signals)) process.on(signal, () => stop(signal))
-  await new Promise((resolve, reject) => machine.on('error', reject).on('close', resolve))
-  clearTimeout(timer)
+    stoppedBy ??= reason;
+    machine.kill('SIGKILL');
+  };
+  const timer = setTimeout(() => stop('timeout'), lab.timeout * 1000);
+  const signals = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 };
+  for (const signal of Object.keys(signals)) process.on(signal, () => stop(signal));
+  await new Promise((resolve, reject) => machine.on('error', reject).on('close', resolve));
+  clearTimeout(timer);
 
   if (stoppedBy === 'timeout') {
-    console.error(`lab: stopped after ${lab.timeout} s (LAB_TIMEOUT)`)
-    return 124
+    console.error(`lab: stopped after ${lab.timeout} s (LAB_TIMEOUT)`);
+    return 124;
   }
-  if (stoppedBy) return signals[stoppedBy]
-  if (/^\d+\n$/.test(status)) return Number(status)
-  console.error(`lab: the machine ended without an exit status. The end of its console:\n${consoleTail.trim()}`)
-  return 125
+  if (stoppedBy) return signals[stoppedBy];
+  if (/^\d+\n$/.test(status)) return Number(status);
+  console.error(`lab: the machine ended without an exit status. The end of its console:\n${consoleTail.trim()}`);
+  return 125;
 }

@@ -3,11 +3,12 @@
 
 /** @param {string} text */
 function quote(text) {
-  return `'${text.replaceAll("'", `'\\''`)}'`
+  return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
 /** Variables that would lead back to the outer machine. */
-const WITHHELD = /^(?:LAB|LAB_.*|SHLVL|_|PWD|OLDPWD|TMPDIR|XDG_RUNTIME_DIR|SSH_.*|DISPLAY|DBUS_.*|npm_.*|INIT_CWD|TERM)$/
+const WITHHELD =
+  /^(?:LAB|LAB_.*|SHLVL|_|PWD|OLDPWD|TMPDIR|XDG_RUNTIME_DIR|SSH_.*|DISPLAY|DBUS_.*|npm_.*|INIT_CWD|TERM)$/;
 
 /**
  * @param {object} session
@@ -19,7 +20,7 @@ const WITHHELD = /^(?:LAB|LAB_.*|SHLVL|_|PWD|OLDPWD|TMPDIR|XDG_RUNTIME_DIR|SSH_.
 export function sessionScript({ command, modules, cache, kvmAmd }) {
   const environment = Object.entries({ ...process.env, MICROVM_CACHE: cache, MICROVM_LAB: '1' })
     .filter(([name]) => /^[A-Za-z_]\w*$/.test(name) && !WITHHELD.test(name))
-    .map(([name, value]) => `export ${name}=${quote(value ?? '')}`)
+    .map(([name, value]) => `export ${name}=${quote(value ?? '')}`);
   return `#!/bin/bash
 exec </dev/null
 hostname microvm-lab
@@ -63,8 +64,8 @@ wait $copies 2>/dev/null
 echo "$status" >"$(port status)"
 sync
 "$busybox" poweroff -f
-`
+`;
 }
 
 /** The group that owns /dev/kvm there; lab/as-user joins it. */
-export const KVM_GROUP = '78'
+export const KVM_GROUP = '78';

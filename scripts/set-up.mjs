@@ -1,14 +1,14 @@
 // Makes a fresh Debian machine ready: `node scripts/set-up.mjs [--test] [--update-kernel] [--only STEP,…]`.
 // Each step looks first and does only what is missing, so a second run takes a second and no network.
 
-import { parseArgs } from 'node:util'
-import { buildNative, buildTypeScript, findCargo } from './set-up/builds.mjs'
-import { RUN_PACKAGES, TEST_PACKAGES, installPackages } from './set-up/debian-packages.mjs'
-import { GUEST_KERNEL, LAB_KERNEL, fetchKernel } from './set-up/guest-kernel.mjs'
-import { installNodeModules } from './set-up/node-modules.mjs'
-import { SetUpError, formatTime, step } from './set-up/report.mjs'
-import { CARGO_DENY, VIRTIOFSD, installTool } from './set-up/tools.mjs'
-import { makeUserland } from './set-up/userland.mjs'
+import { parseArgs } from 'node:util';
+import { buildNative, buildTypeScript, findCargo } from './set-up/builds.mjs';
+import { RUN_PACKAGES, TEST_PACKAGES, installPackages } from './set-up/debian-packages.mjs';
+import { GUEST_KERNEL, LAB_KERNEL, fetchKernel } from './set-up/guest-kernel.mjs';
+import { installNodeModules } from './set-up/node-modules.mjs';
+import { SetUpError, formatTime, step } from './set-up/report.mjs';
+import { CARGO_DENY, VIRTIOFSD, installTool } from './set-up/tools.mjs';
+import { makeUserland } from './set-up/userland.mjs';
 
 const USAGE = `Usage: node scripts/set-up.mjs [--test] [--update-kernel] [--only STEP,…]
 
@@ -16,7 +16,7 @@ const USAGE = `Usage: node scripts/set-up.mjs [--test] [--update-kernel] [--only
   --update-kernel   look for newer Debian kernels (those in the cache are kept otherwise)
   --only STEP,…     these steps only
 
-`
+`;
 
 /**
  * @param {{test: boolean, updateKernel: boolean}} options
@@ -33,37 +33,41 @@ function steps({ test, updateKernel }) {
     userland: { title: 'Guest userland', work: makeUserland },
     native: { title: 'Addon and guest agent', work: buildNative },
     typescript: { title: 'TypeScript', work: buildTypeScript },
-    'lab-kernel': { title: "The lab's kernel", when: test, work: () => fetchKernel(LAB_KERNEL, { update: updateKernel }) },
+    'lab-kernel': {
+      title: "The lab's kernel",
+      when: test,
+      work: () => fetchKernel(LAB_KERNEL, { update: updateKernel }),
+    },
     virtiofsd: { title: 'virtiofsd', when: test, work: () => installTool(VIRTIOFSD) },
     'cargo-deny': { title: 'cargo-deny', when: test, work: () => installTool(CARGO_DENY) },
-  }
+  };
 }
 
 /**
  * @param {{test?: boolean, updateKernel?: boolean, only?: string[]}} [options]
  */
 export async function setUp({ test = false, updateKernel = false, only } = {}) {
-  const started = performance.now()
-  console.log('Set-up')
-  const all = steps({ test, updateKernel })
-  const unknown = only?.find((name) => !(name in all))
-  if (unknown) throw new SetUpError(`There is no step "${unknown}"`, { hint: `Steps: ${Object.keys(all).join(', ')}` })
-  if (only === undefined) findCargo()
+  const started = performance.now();
+  console.log('Set-up');
+  const all = steps({ test, updateKernel });
+  const unknown = only?.find((name) => !(name in all));
+  if (unknown) throw new SetUpError(`There is no step "${unknown}"`, { hint: `Steps: ${Object.keys(all).join(', ')}` });
+  if (only === undefined) findCargo();
   for (const [name, { title, work, when = true }] of Object.entries(all)) {
-    if (only ? only.includes(name) : when) await step(title, work)
+    if (only ? only.includes(name) : when) await step(title, work);
   }
-  console.log(`  Ready in ${formatTime(performance.now() - started)}`)
+  console.log(`  Ready in ${formatTime(performance.now() - started)}`);
 }
 
 /** Prints an error as a person wants it, and ends the process. @param {unknown} error @returns {never} */
 export function fail(error) {
   if (error instanceof SetUpError) {
-    console.error(`error: ${error.message}`)
-    if (error.hint) console.error(`hint: ${error.hint}`)
+    console.error(`error: ${error.message}`);
+    if (error.hint) console.error(`hint: ${error.hint}`);
   } else {
-    console.error(error)
+    console.error(error);
   }
-  process.exit(1)
+  process.exit(1);
 }
 
 if (import.meta.filename === process.argv[1]) {
@@ -75,13 +79,13 @@ if (import.meta.filename === process.argv[1]) {
         only: { type: 'string' },
         help: { type: 'boolean', short: 'h' },
       },
-    })
+    });
     if (values.help) {
-      process.stdout.write(USAGE)
+      process.stdout.write(USAGE);
     } else {
-      await setUp({ test: values.test, updateKernel: values['update-kernel'], only: values.only?.split(',') })
+      await setUp({ test: values.test, updateKernel: values['update-kernel'], only: values.only?.split(',') });
     }
   } catch (error) {
-    fail(error?.code?.startsWith('ERR_PARSE_ARGS') ? new SetUpError(error.message, { hint: USAGE }) : error)
+    fail(error?.code?.startsWith('ERR_PARSE_ARGS') ? new SetUpError(error.message, { hint: USAGE }) : error);
   }
 }

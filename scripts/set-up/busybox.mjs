@@ -1,29 +1,29 @@
 // Debian's static busybox, unpacked into the cache: the guest's userland, and depmod for the kernels.
 // It is not installed, as the package would replace the machine's own busybox.
 
-import { cpSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { candidateVersion, unpackPackage } from './debian-packages.mjs'
-import { CACHE, createFolder, exists } from './folders.mjs'
-import { say } from './report.mjs'
+import { cpSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { candidateVersion, unpackPackage } from './debian-packages.mjs';
+import { CACHE, createFolder, exists } from './folders.mjs';
+import { say } from './report.mjs';
 
-const NAME = 'busybox-static'
-const FOLDER = join(CACHE, 'tools', NAME)
+const NAME = 'busybox-static';
+const FOLDER = join(CACHE, 'tools', NAME);
 
 /** The path of the executable, which is downloaded when it is not there yet. */
 export async function busyboxPath() {
-  const executable = join(FOLDER, 'busybox')
-  if (exists(executable)) return executable
-  say(`Downloads ${NAME} and unpacks it into ${FOLDER}`)
+  const executable = join(FOLDER, 'busybox');
+  if (exists(executable)) return executable;
+  say(`Downloads ${NAME} and unpacks it into ${FOLDER}`);
   await createFolder(FOLDER, async (temporary) => {
-    const tree = join(temporary, 'package')
-    await unpackPackage(NAME, tree)
-    cpSync(join(tree, 'bin/busybox'), join(temporary, 'busybox'))
-    cpSync(join(tree, 'usr/share/doc', NAME, 'copyright'), join(temporary, 'copyright'))
-    writeFileSync(join(temporary, 'version'), candidateVersion(NAME) ?? 'unknown')
-  })
-  return executable
+    const tree = join(temporary, 'package');
+    await unpackPackage(NAME, tree);
+    cpSync(join(tree, 'bin/busybox'), join(temporary, 'busybox'));
+    cpSync(join(tree, 'usr/share/doc', NAME, 'copyright'), join(temporary, 'copyright'));
+    writeFileSync(join(temporary, 'version'), candidateVersion(NAME) ?? 'unknown');
+  });
+  return executable;
 }
 
 /** The licence notes of the package. */
-export const BUSYBOX_COPYRIGHT = join(FOLDER, 'copyright')
+export const BUSYBOX_COPYRIGHT = join(FOLDER, 'copyright');

@@ -1,16 +1,26 @@
 // The folders that the set-up fills.
 
-import { createHash } from 'node:crypto'
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
-import { homedir } from 'node:os'
-import { basename, dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { createHash } from 'node:crypto';
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { homedir } from 'node:os';
+import { basename, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
 /** The checkout. */
-export const PROJECT = fileURLToPath(new URL('../../', import.meta.url)).replace(/\/$/, '')
+export const PROJECT = fileURLToPath(new URL('../../', import.meta.url)).replace(/\/$/, '');
 
 /** The cache that `MicroVM.create` reads: the same rule as src/cache/. */
-export const CACHE = process.env.MICROVM_CACHE || join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'microvm')
+export const CACHE =
+  process.env.MICROVM_CACHE || join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'microvm');
 
 /**
  * Fills a folder beside its final place and renames it: it is there completely or not at all.
@@ -18,15 +28,15 @@ export const CACHE = process.env.MICROVM_CACHE || join(process.env.XDG_CACHE_HOM
  * @param {(temporary: string) => void | Promise<void>} fill
  */
 export async function createFolder(folder, fill) {
-  const temporary = join(dirname(folder), `.${basename(folder)}.${process.pid}`)
-  rmSync(temporary, { recursive: true, force: true })
-  mkdirSync(temporary, { recursive: true })
+  const temporary = join(dirname(folder), `.${basename(folder)}.${process.pid}`);
+  rmSync(temporary, { recursive: true, force: true });
+  mkdirSync(temporary, { recursive: true });
   try {
-    await fill(temporary)
-    rmSync(folder, { recursive: true, force: true })
-    renameSync(temporary, folder)
+    await fill(temporary);
+    rmSync(folder, { recursive: true, force: true });
+    renameSync(temporary, folder);
   } finally {
-    rmSync(temporary, { recursive: true, force: true })
+    rmSync(temporary, { recursive: true, force: true });
   }
 }
 
@@ -36,15 +46,15 @@ export async function createFolder(folder, fill) {
  * @param {string} target the name of the sibling
  */
 export function pointTo(link, target) {
-  const temporary = `${link}.${process.pid}`
-  rmSync(temporary, { force: true })
-  symlinkSync(target, temporary)
-  renameSync(temporary, link)
+  const temporary = `${link}.${process.pid}`;
+  rmSync(temporary, { force: true });
+  symlinkSync(target, temporary);
+  renameSync(temporary, link);
 }
 
 /** @param {string} path */
 export function exists(path) {
-  return statSync(path, { throwIfNoEntry: false }) !== undefined
+  return statSync(path, { throwIfNoEntry: false }) !== undefined;
 }
 
 /**
@@ -52,9 +62,9 @@ export function exists(path) {
  * @param {string[]} paths files and folders under the checkout
  */
 export function fingerprint(paths) {
-  const hash = createHash('sha256')
-  for (const path of paths) walk(join(PROJECT, path), hash)
-  return hash.digest('hex')
+  const hash = createHash('sha256');
+  for (const path of paths) walk(join(PROJECT, path), hash);
+  return hash.digest('hex');
 }
 
 /**
@@ -62,13 +72,13 @@ export function fingerprint(paths) {
  * @param {import('node:crypto').Hash} hash
  */
 function walk(path, hash) {
-  const stat = statSync(path, { throwIfNoEntry: false })
-  if (stat === undefined) return
+  const stat = statSync(path, { throwIfNoEntry: false });
+  if (stat === undefined) return;
   if (!stat.isDirectory()) {
-    hash.update(`${path}\0${stat.size}\0${stat.mtimeMs}\n`)
-    return
+    hash.update(`${path}\0${stat.size}\0${stat.mtimeMs}\n`);
+    return;
   }
-  for (const entry of readdirSync(path).sort()) walk(join(path, entry), hash)
+  for (const entry of readdirSync(path).sort()) walk(join(path, entry), hash);
 }
 
 /**
@@ -81,8 +91,8 @@ export function stamp(file) {
     matches: (print) => exists(file) && readFileSync(file, 'utf8') === print,
     /** @param {string} print */
     write: (print) => {
-      mkdirSync(dirname(file), { recursive: true })
-      writeFileSync(file, print)
+      mkdirSync(dirname(file), { recursive: true });
+      writeFileSync(file, print);
     },
-  }
+  };
 }

@@ -1,12 +1,12 @@
 // Kernels: Debian's own, downloaded by apt and unpacked into the cache; nothing is installed.
 
-import { cpSync, mkdirSync, readFileSync, readdirSync, renameSync } from 'node:fs'
-import { join } from 'node:path'
-import { busyboxPath } from './busybox.mjs'
-import { capture } from './commands.mjs'
-import { candidateVersion, realPackage, unpackPackage } from './debian-packages.mjs'
-import { CACHE, createFolder, exists, pointTo } from './folders.mjs'
-import { SetUpError, done, nothingToDo, say } from './report.mjs'
+import { cpSync, mkdirSync, readFileSync, readdirSync, renameSync } from 'node:fs';
+import { join } from 'node:path';
+import { busyboxPath } from './busybox.mjs';
+import { capture } from './commands.mjs';
+import { candidateVersion, realPackage, unpackPackage } from './debian-packages.mjs';
+import { CACHE, createFolder, exists, pointTo } from './folders.mjs';
+import { SetUpError, done, nothingToDo, say } from './report.mjs';
 
 /**
  * @typedef {object} KernelRecipe
@@ -20,18 +20,18 @@ export const GUEST_KERNEL = {
   meta: 'linux-image-cloud-amd64',
   folder: join(CACHE, 'guest'),
   mustHave: 'vmw_vsock_virtio_transport.ko',
-}
+};
 
 /** The kernel of the lab: it has 9p and kvm-amd. @type {KernelRecipe} */
 export const LAB_KERNEL = {
   meta: 'linux-image-amd64',
   folder: join(CACHE, 'lab'),
   mustHave: 'kvm-amd.ko',
-}
+};
 
 /** The release of a kernel folder, such as 6.1.0-56-cloud-amd64. @param {string} folder */
 export function releaseOf(folder) {
-  return readdirSync(join(folder, 'modules'))[0]
+  return readdirSync(join(folder, 'modules'))[0];
 }
 
 /**
@@ -39,9 +39,9 @@ export function releaseOf(folder) {
  * @param {string} mustHave
  */
 function isComplete(folder, mustHave) {
-  if (!exists(join(folder, 'vmlinuz')) || !exists(join(folder, 'modules'))) return false
-  const dependencies = join(folder, 'modules', releaseOf(folder) ?? '', 'modules.dep')
-  return exists(dependencies) && readFileSync(dependencies, 'utf8').includes(`/${mustHave}`)
+  if (!exists(join(folder, 'vmlinuz')) || !exists(join(folder, 'modules'))) return false;
+  const dependencies = join(folder, 'modules', releaseOf(folder) ?? '', 'modules.dep');
+  return exists(dependencies) && readFileSync(dependencies, 'utf8').includes(`/${mustHave}`);
 }
 
 /**
@@ -51,18 +51,18 @@ function isComplete(folder, mustHave) {
  * @param {{update?: boolean}} [options] `update` looks for a newer one
  */
 export async function fetchKernel({ meta, folder, mustHave }, { update = false } = {}) {
-  const current = join(folder, 'current')
-  if (!update && exists(current) && isComplete(current, mustHave)) return nothingToDo(releaseOf(current))
+  const current = join(folder, 'current');
+  if (!update && exists(current) && isComplete(current, mustHave)) return nothingToDo(releaseOf(current));
 
-  const name = await realPackage(meta, /^linux-image-\d/)
-  const version = `debian-${candidateVersion(name)}`
-  const target = join(folder, version)
+  const name = await realPackage(meta, /^linux-image-\d/);
+  const version = `debian-${candidateVersion(name)}`;
+  const target = join(folder, version);
   if (!exists(target) || !isComplete(target, mustHave)) {
-    say(`Downloads ${name} (from ${meta}) and unpacks it into ${target}`)
-    await createFolder(target, (temporary) => unpackKernel(name, temporary, mustHave))
+    say(`Downloads ${name} (from ${meta}) and unpacks it into ${target}`);
+    await createFolder(target, (temporary) => unpackKernel(name, temporary, mustHave));
   }
-  pointTo(current, version)
-  return done(`${releaseOf(target)} in ${target}`)
+  pointTo(current, version);
+  return done(`${releaseOf(target)} in ${target}`);
 }
 
 /**
@@ -71,22 +71,22 @@ export async function fetchKernel({ meta, folder, mustHave }, { update = false }
  * @param {string} mustHave
  */
 async function unpackKernel(name, folder, mustHave) {
-  const tree = join(folder, 'package')
-  await unpackPackage(name, tree)
-  const release = name.replace(/^linux-image-/, '')
-  const modules = join(tree, 'lib/modules', release)
+  const tree = join(folder, 'package');
+  await unpackPackage(name, tree);
+  const release = name.replace(/^linux-image-/, '');
+  const modules = join(tree, 'lib/modules', release);
 
   // Packages leave modules.dep to their post-installation script.
-  const depmod = capture(await busyboxPath(), ['depmod', '-b', tree, release])
-  renameSync(join(tree, 'boot', `vmlinuz-${release}`), join(folder, 'vmlinuz'))
-  renameSync(join(tree, 'boot', `config-${release}`), join(folder, 'config'))
-  cpSync(join(tree, 'usr/share/doc', name, 'copyright'), join(folder, 'copyright'))
-  mkdirSync(join(folder, 'modules'))
-  renameSync(modules, join(folder, 'modules', release))
-  capture('rm', ['-rf', tree])
+  const depmod = capture(await busyboxPath(), ['depmod', '-b', tree, release]);
+  renameSync(join(tree, 'boot', `vmlinuz-${release}`), join(folder, 'vmlinuz'));
+  renameSync(join(tree, 'boot', `config-${release}`), join(folder, 'config'));
+  cpSync(join(tree, 'usr/share/doc', name, 'copyright'), join(folder, 'copyright'));
+  mkdirSync(join(folder, 'modules'));
+  renameSync(modules, join(folder, 'modules', release));
+  capture('rm', ['-rf', tree]);
 
-  if (isComplete(folder, mustHave)) return
+  if (isComplete(folder, mustHave)) return;
   throw new SetUpError(`${name} was unpacked, but its modules.dep does not list ${mustHave}`, {
     hint: `depmod said: ${depmod.stderr.trim() || 'nothing'} (status ${depmod.status})`,
-  })
+  });
 }

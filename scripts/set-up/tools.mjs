@@ -1,37 +1,41 @@
 // Rust programs that the tests and checks use, built once a version into the cache.
 
-import { join } from 'node:path'
-import { findCargo } from './builds.mjs'
-import { run } from './commands.mjs'
-import { CACHE, exists } from './folders.mjs'
-import { done, nothingToDo, say } from './report.mjs'
+import { join } from 'node:path';
+import { findCargo } from './builds.mjs';
+import { run } from './commands.mjs';
+import { CACHE, exists } from './folders.mjs';
+import { done, nothingToDo, say } from './report.mjs';
 
 /** @typedef {{name: string, version: string, minutes: number, flags?: string[]}} Tool */
 
 /** The foreign vhost-user back end that the front end is tested with. @type {Tool} */
-export const VIRTIOFSD = { name: 'virtiofsd', version: '1.14.0', minutes: 2 }
+export const VIRTIOFSD = { name: 'virtiofsd', version: '1.14.0', minutes: 2 };
 
 /** Licences and duplicates of the crates. @type {Tool} */
-export const CARGO_DENY = { name: 'cargo-deny', version: '0.18.3', minutes: 6 }
+export const CARGO_DENY = { name: 'cargo-deny', version: '0.20.2', minutes: 6 };
 
 /** Where a tool of this version is. @param {Tool} tool */
 export function toolPath({ name, version }) {
-  return join(CACHE, 'tools', `${name}-${version}`, 'bin', name)
+  return join(CACHE, 'tools', `${name}-${version}`, 'bin', name);
 }
 
 /** @param {Tool} tool */
 export async function installTool(tool) {
-  const path = toolPath(tool)
-  if (exists(path)) return nothingToDo(tool.version)
-  findCargo()
-  say(`Builds ${tool.name} ${tool.version} into the cache: about ${tool.minutes} minutes on two cores, once`)
-  const root = join(CACHE, 'tools', `${tool.name}-${tool.version}`)
+  const path = toolPath(tool);
+  if (exists(path)) return nothingToDo(tool.version);
+  findCargo();
+  say(`Builds ${tool.name} ${tool.version} into the cache: about ${tool.minutes} minutes on two cores, once`);
+  const root = join(CACHE, 'tools', `${tool.name}-${tool.version}`);
   // A target folder of its own, as the default one is a temporary folder that a stopped build would lose.
-  const target = join(CACHE, 'tools', 'build', `${tool.name}-${tool.version}`)
-  await run('cargo', ['install', '--locked', '--root', root, '--version', tool.version, ...(tool.flags ?? []), tool.name], {
-    what: `Building ${tool.name}`,
-    env: { ...process.env, CARGO_TARGET_DIR: target },
-  })
-  await run('rm', ['-rf', target], { what: `Cleaning up after ${tool.name}` })
-  return done(path)
+  const target = join(CACHE, 'tools', 'build', `${tool.name}-${tool.version}`);
+  await run(
+    'cargo',
+    ['install', '--locked', '--root', root, '--version', tool.version, ...(tool.flags ?? []), tool.name],
+    {
+      what: `Building ${tool.name}`,
+      env: { ...process.env, CARGO_TARGET_DIR: target },
+    },
+  );
+  await run('rm', ['-rf', target], { what: `Cleaning up after ${tool.name}` });
+  return done(path);
 }
