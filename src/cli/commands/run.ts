@@ -1,0 +1,183 @@
+// `microvm run`: one machine, one command, its output and exit code.
+
+import { MicroVMError } from '../../errors.ts';
+import type { MicroVMOptions } from '../../config/options.ts';
+import { MicroVM, type ExecResult } from '../../micro-vm.ts';
+import { type OptionTable, parseArguments, type ParsedArguments, UsageError } from '../arguments.ts';
+import { INTERRUPTED, OWN_FAILURE, TERMINATED, TIMED_OUT } from '../exit-codes.ts';
+import type { HelpPage } from '../help.ts';
+import { type Progress, startProgress } from '../progress.ts';
+import { errorAsData, errorAsText } from '../report-error.ts';
+import { readAll } from '../standard-input.ts';
+
+const options = {
+  interactive: { type: 'boolean', short: 'i', help: 'Give the command all of standard input (closed otherwise)' },
+  accelerator: {
+    type: 'string',
+    value: 'NAME',
+    help: 'auto, kvm or tcg; auto takes kvm where guests run natively (default auto)',
+  },
+  kernel: {
+    type: 'string',
+    value: 'PATH',
+    help: 'Guest kernel: a bzImage or an ELF vmlinux (default: the cached one)',
+  },
+  rootfs: {
+    type: 'string',
+    value: 'PATH',
+    help: 'Folder or cpio archive for the guest; default, or none for the agent alone',
+  },
+  cpus: { type: 'string', value: 'N', help: 'Virtual CPUs, 1 to 64 (default 1)' },
+  memory: { type: 'string', value: 'SIZE', help: 'Guest memory, such as 512MiB or 2GiB (default 256MiB)' },
+  env: {
+    type: 'string',
+    multiple: true,
+    value: 'K=V',
+    help: 'Environment variable for the command; K alone takes the value from here. Repeatable',
+  },
+  cwd: { type: 'string', value: 'DIR', help: 'Working folder in the guest' },
+  timeout: { type: 'string', value: 'MS', help: 'End the command after so many milliseconds (exit code 124)' },
+  console: { type: 'boolean', help: 'Copy the guest console to standard error' },
+  json: { type: 'boolean', help: 'Print one JSON object with output, exit code, timings or the error' },
+  help: { type: 'boolean', short: 'h', help: 'Show this page' },
+} as const satisfies OptionTable;
+
+export const runPage: HelpPage = {
+  summary: 'Boots a microVM, runs one command in it and removes it.',
+  usage: 'run [options] -- COMMAND [ARGS…]',
+  options,
+  sections: {
+    'Exit codes': [
+      "N    the command's own; 128 + signal when a signal ended it",
+      '124  the command ran longer than --timeout',
+      '125  microvm itself failed: bad options, no kernel, the guest did not boot',
+      '126  the command was found but cannot be run',
+      '127  the command was not found',
+      '130  interrupted by Ctrl-C',
+    ],
+  },
+  examples: [
+    ['microvm run -- uname -a', 'Run a command in a fresh Linux'],
+    ["microvm run --memory 1GiB --cpus 2 -- sh -c 'nproc; free -m'", 'Run a shell line on a larger machine'],
+    ['tar c src | microvm run -i -- sh -c "tar x && ls src"', 'Send files in by standard input'],
+    ['microvm run --json -- cat /proc/cpuinfo | jq .timings', 'Let a program read the result'],
+  ],
+};
+
+/** Runs the command; resolves with the exit code. */
+export async function run(argv: readonly string[]): Promise<number> {
+  const given = parseArguments(argv, options);
+  const [file, ...args] = given.rest;
+  if (file === undefined) {
+    throw new UsageError('No command to run', 'microvm run -- COMMAND');
+  }
+
+  const interruption = new AbortController();
+  let interrupted: number | undefined;
+  const onSignal = (signal: NodeJS.Signals): void => {
+    interrupted = signal === 'SIGINT' ? INTERRUPTED : TERMINATED;
+    interruption.abort();
+  };
+  process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+  const progress = startProgress(process.stderr, !given.flag('json') && !given.flag('console'));
+  try {
+    const request = {
+      machine: machineOptions(given, interruption.signal),
+      exec: {
+        timeout: milliseconds(given.text('timeout')),
+        cwd: given.text('cwd'),
+        signal: interruption.signal,
+      },
+      file,
+      args,
+    };
+    return await runOnce(given, request, progress);
+  } catch (error) {
+    progress.clear();
+    if (interrupted !== undefined) return interrupted;
+    if (given.flag('json')) printJson({ error: errorAsData(error) });
+    else process.stderr.write(errorAsText(error, process.stderr));
+    return error instanceof MicroVMError && error.code === 'ERR_EXEC_TIMEOUT' ? TIMED_OUT : OWN_FAILURE;
+  } finally {
+    process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
+  }
+}
+
+interface Request {
+  readonly machine: MicroVMOptions;
+  readonly exec: {
+    readonly timeout: number | undefined;
+    readonly cwd: string | undefined;
+    readonly signal: AbortSignal;
+  };
+  readonly file: string;
+  readonly args: readonly string[];
+}
+
+async function runOnce(given: ParsedArguments, request: Request, progress: Progress): Promise<number> {
+  const input = given.flag('interactive') ? await readAll(process.stdin) : undefined;
+  const vm = await MicroVM.create({ ...request.machine, onPhase: progress.phase });
+  try {
+    if (given.flag('console')) vm.console.pipe(process.stderr, { end: false });
+    progress.phase(`running ${request.file}`);
+    const result = await vm.exec(request.file, request.args, {
+      ...request.exec,
+      input,
+      encoding: 'buffer',
+      reject: false,
+    });
+    progress.clear();
+    if (given.flag('json')) {
+      printJson({ ...asText(result), accelerator: vm.accelerator, timings: vm.timings });
+    } else {
+      process.stdout.write(result.stdout);
+      process.stderr.write(result.stderr);
+      if (result.timedOut) process.stderr.write(`microvm: the command ran longer than ${request.exec.timeout} ms\n`);
+    }
+    return result.timedOut ? TIMED_OUT : (result.exitCode ?? OWN_FAILURE);
+  } finally {
+    await vm.stop();
+  }
+}
+
+function asText(result: ExecResult<Buffer>): Record<string, unknown> {
+  return { ...result, stdout: result.stdout.toString(), stderr: result.stderr.toString() };
+}
+
+function printJson(data: Record<string, unknown>): void {
+  process.stdout.write(`${JSON.stringify(data, undefined, 2)}\n`);
+}
+
+function machineOptions(given: ParsedArguments, signal: AbortSignal): MicroVMOptions {
+  return {
+    accelerator: given.text('accelerator') as MicroVMOptions['accelerator'],
+    kernel: given.text('kernel'),
+    rootfs: given.text('rootfs'),
+    cpus: wholeNumber('cpus', given.text('cpus')),
+    memory: given.text('memory'),
+    env: environment(given.texts('env')),
+    signal,
+  };
+}
+
+function milliseconds(text: string | undefined): number | undefined {
+  return wholeNumber('timeout', text);
+}
+
+function wholeNumber(option: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  if (!/^\d+$/.test(text)) throw new UsageError(`--${option} takes a whole number, not '${text}'`);
+  return Number(text);
+}
+
+function environment(pairs: readonly string[]): Record<string, string> {
+  const result: Record<string, string> = {};
+  for (const pair of pairs) {
+    const equals = pair.indexOf('=');
+    const name = equals === -1 ? pair : pair.slice(0, equals);
+    const value = equals === -1 ? process.env[name] : pair.slice(equals + 1);
+    if (name === '') throw new UsageError(`--env takes K=V, not '${pair}'`);
+    if (value !== undefined) result[name] = value;
+  }
+  return result;
+}
