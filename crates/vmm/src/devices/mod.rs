@@ -1,1 +1,3 @@
 //! Devices that the VMM emulates itself.
+
+pub mod rng;
