@@ -1,1 +1,38 @@
-//! The virtio-vsock device and its hosts
+//! The virtio-vsock device (virtio 1.2, section 5.10) and its vhost-user host.
+//!
+//! [`VsockDevice`] is the queue code: it moves packets between the guest's rings and Unix sockets
+//! of this machine, and knows neither transport nor thread. A VMM hosts it on a thread of its
+//! own through [`microvm_virtio::Device`]; [`VhostUserHost`] offers the same device to any VMM
+//! that speaks vhost-user.
+//!
+//! The host's end follows the hybrid convention that several VMMs share. A program that wants
+//! guest port P connects to the device's socket and writes `CONNECT P\n`; `OK <host port>\n`
+//! tells that the guest accepted, an end of file that it did not. A guest that connects to
+//! CID 2, port P reaches the program that listens at `<socket>_P`.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::cast_possible_truncation
+    )
+)]
+
+mod connection;
+mod credit;
+mod deadlines;
+mod device;
+mod error;
+mod guest_buffer;
+mod muxer;
+mod packet;
+mod ring;
+mod unix_socket;
+mod vhost_user;
+
+pub use device::{VsockConfig, VsockDevice};
+pub use error::VsockError;
+pub use vhost_user::{HostEnd, VhostUserHost};
