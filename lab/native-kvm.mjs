@@ -16,7 +16,10 @@ export async function isKvmNative() {
   }
   const probe = join(PROJECT, 'dist/src/host/guest-speed.js');
   if (!exists(probe)) return false;
-  const { measureGuestSpeed } = await import(pathToFileURL(probe).href);
-  const speed = await measureGuestSpeed();
-  return speed.native;
+  const { guestSpeed, runsKernelsNatively } = await import(pathToFileURL(probe).href);
+  try {
+    return runsKernelsNatively(await guestSpeed('/dev/kvm'));
+  } catch {
+    return false;
+  }
 }

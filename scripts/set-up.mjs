@@ -1,6 +1,7 @@
-// Makes a fresh Debian machine ready: `node scripts/set-up.mjs [--test] [--update-kernel] [--only STEP,…]`.
+// Makes a fresh Debian machine ready: `node scripts/set-up.mjs [--test] [--check] [--update-kernel] [--only STEP,…]`.
 // Each step looks first and does only what is missing, so a second run takes a second and no network.
 
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { buildNative, buildTypeScript, findCargo } from './set-up/builds.mjs';
 import { RUN_PACKAGES, TEST_PACKAGES, installPackages } from './set-up/debian-packages.mjs';
@@ -10,19 +11,20 @@ import { SetUpError, formatTime, step } from './set-up/report.mjs';
 import { CARGO_DENY, VIRTIOFSD, installTool } from './set-up/tools.mjs';
 import { makeUserland } from './set-up/userland.mjs';
 
-const USAGE = `Usage: node scripts/set-up.mjs [--test] [--update-kernel] [--only STEP,…]
+const USAGE = `Usage: node scripts/set-up.mjs [--test] [--check] [--update-kernel] [--only STEP,…]
 
-  --test            also what the tests and checks need: the lab's kernel, virtiofsd, cargo-deny
+  --test            also what the tests need: the lab's kernel, virtiofsd
+  --check           also what the checks need: cargo-deny
   --update-kernel   look for newer Debian kernels (those in the cache are kept otherwise)
   --only STEP,…     these steps only
 
 `;
 
 /**
- * @param {{test: boolean, updateKernel: boolean}} options
+ * @param {{test: boolean, check: boolean, updateKernel: boolean}} options
  * @returns {Record<string, {title: string, work: () => unknown, when?: boolean}>}
  */
-function steps({ test, updateKernel }) {
+function steps({ test, check, updateKernel }) {
   return {
     packages: {
       title: 'Debian packages',
@@ -39,17 +41,17 @@ function steps({ test, updateKernel }) {
       work: () => fetchKernel(LAB_KERNEL, { update: updateKernel }),
     },
     virtiofsd: { title: 'virtiofsd', when: test, work: () => installTool(VIRTIOFSD) },
-    'cargo-deny': { title: 'cargo-deny', when: test, work: () => installTool(CARGO_DENY) },
+    'cargo-deny': { title: 'cargo-deny', when: check, work: () => installTool(CARGO_DENY) },
   };
 }
 
 /**
- * @param {{test?: boolean, updateKernel?: boolean, only?: string[]}} [options]
+ * @param {{test?: boolean, check?: boolean, updateKernel?: boolean, only?: string[]}} [options]
  */
-export async function setUp({ test = false, updateKernel = false, only } = {}) {
+export async function setUp({ test = false, check = false, updateKernel = false, only } = {}) {
   const started = performance.now();
   console.log('Set-up');
-  const all = steps({ test, updateKernel });
+  const all = steps({ test, check, updateKernel });
   const unknown = only?.find((name) => !(name in all));
   if (unknown) throw new SetUpError(`There is no step "${unknown}"`, { hint: `Steps: ${Object.keys(all).join(', ')}` });
   if (only === undefined) findCargo();
@@ -70,11 +72,12 @@ export function fail(error) {
   process.exit(1);
 }
 
-if (import.meta.filename === process.argv[1]) {
+if (fileURLToPath(import.meta.url) === process.argv[1]) {
   try {
     const { values } = parseArgs({
       options: {
         test: { type: 'boolean' },
+        check: { type: 'boolean' },
         'update-kernel': { type: 'boolean' },
         only: { type: 'string' },
         help: { type: 'boolean', short: 'h' },
@@ -83,7 +86,12 @@ if (import.meta.filename === process.argv[1]) {
     if (values.help) {
       process.stdout.write(USAGE);
     } else {
-      await setUp({ test: values.test, updateKernel: values['update-kernel'], only: values.only?.split(',') });
+      await setUp({
+        test: values.test,
+        check: values.check,
+        updateKernel: values['update-kernel'],
+        only: values.only?.split(','),
+      });
     }
   } catch (error) {
     fail(error?.code?.startsWith('ERR_PARSE_ARGS') ? new SetUpError(error.message, { hint: USAGE }) : error);

@@ -1,26 +1,41 @@
 // npm's packages, installed as the lock file says.
 
-import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { run } from './commands.mjs';
-import { PROJECT, exists, stamp } from './folders.mjs';
+import { PROJECT, exists } from './folders.mjs';
 import { done, nothingToDo, say } from './report.mjs';
 
-/** Runs `npm ci` unless node_modules was made from this very lock file. */
-export async function installNodeModules() {
-  const lock = createHash('sha256')
-    .update(readFileSync(join(PROJECT, 'package-lock.json')))
-    .digest('hex');
-  const made = stamp(join(PROJECT, 'node_modules/.microvm-lock-hash'));
-  if (made.matches(lock) && exists(join(PROJECT, 'node_modules/.bin/tsc'))) return nothingToDo('as locked');
+/**
+ * @param {string} file
+ * @returns {Record<string, {version?: string, integrity?: string, optional?: boolean, link?: boolean}>}
+ */
+function packagesIn(file) {
+  return JSON.parse(readFileSync(join(PROJECT, file), 'utf8')).packages;
+}
 
+/** Whether node_modules holds what the lock file asks for, by the list that npm keeps in it. */
+function isAsLocked() {
+  const list = 'node_modules/.package-lock.json';
+  if (!exists(join(PROJECT, list))) return false;
+  const installed = packagesIn(list);
+  // Optional packages are those of other platforms, for the most part.
+  return Object.entries(packagesIn('package-lock.json'))
+    .filter(([path, { optional, link }]) => path !== '' && !optional && !link)
+    .every(([path, { version, integrity }]) => {
+      const found = installed[path];
+      return found?.version === version && found?.integrity === integrity;
+    });
+}
+
+/** Runs `npm ci` where node_modules is missing or not what the lock file asks for. */
+export async function installNodeModules() {
+  if (isAsLocked()) return nothingToDo('as locked');
   say('Installs the npm packages of package-lock.json into node_modules/');
-  await run('npm', ['ci', '--no-audit', '--no-fund'], {
+  await run('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], {
     what: 'Installing npm packages',
     cwd: PROJECT,
     hint: 'If the lock file and package.json disagree, run npm install.',
   });
-  made.write(lock);
   return done();
 }
