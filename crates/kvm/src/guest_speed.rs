@@ -303,19 +303,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loops_run_in_both_rings_and_take_measurable_time() {
-        let path = std::path::Path::new("/dev/kvm");
-        if !path.exists() {
-            eprintln!("skipped: no /dev/kvm");
-            return;
-        }
-        let speed = measure_guest_speed(path).unwrap();
-        eprintln!("{speed:?} ring 0 {:.1}", speed.ring0_ratio());
-        assert!(speed.ring0_ratio() > 0.5);
-        assert!(speed.ring3_ratio().unwrap() < 100.0);
-    }
-
-    #[test]
     fn missing_device_is_an_open_error() {
         let error = measure_guest_speed(std::path::Path::new("/nonexistent/kvm")).unwrap_err();
         assert!(matches!(error, GuestSpeedError::Open { .. }));

@@ -26,6 +26,8 @@ pub struct ImmediateExit {
 struct State {
     /// `kvm_run.immediate_exit`, as long as the runner has it mapped.
     flag: Option<NonNull<u8>>,
+    /// Whether a request waits for a run to end.
+    requested: bool,
     /// Kernel thread number of the thread that is in `run`.
     running: Option<libc::pid_t>,
     /// Whether the thread in `run` has been signalled already.
@@ -47,6 +49,7 @@ impl ImmediateExit {
         Ok(Self {
             shared: Arc::new(Mutex::new(State {
                 flag: Some(flag),
+                requested: false,
                 running: None,
                 signalled: false,
             })),
@@ -64,10 +67,8 @@ impl ImmediateExit {
     /// signals are at their limit. The request still holds for the next run.
     pub fn request(&self) -> Result<(), Error> {
         let mut state = self.lock();
-        let Some(flag) = state.flag() else {
-            return Ok(());
-        };
-        flag.store(1, Ordering::SeqCst);
+        state.requested = true;
+        state.set_flag(true);
         if let Some(thread) = state.running
             && !state.signalled
         {
@@ -91,17 +92,21 @@ impl ImmediateExit {
     pub(crate) fn leave(&self, interrupted: bool) {
         let mut state = self.lock();
         state.running = None;
-        if interrupted && let Some(flag) = state.flag() {
-            flag.store(0, Ordering::SeqCst);
+        if interrupted {
+            state.requested = false;
+            state.set_flag(false);
         }
     }
 
-    /// Takes a request back, and tells whether there was one.
-    pub(crate) fn take(&self) -> bool {
+    /// Makes the next `KVM_RUN` return at once, by no request.
+    pub(crate) fn hold_back(&self) {
+        self.lock().set_flag(true);
+    }
+
+    /// Ends what [`ImmediateExit::hold_back`] began; requests, old or new, stay.
+    pub(crate) fn release(&self) {
         let state = self.lock();
-        state
-            .flag()
-            .is_some_and(|flag| flag.swap(0, Ordering::SeqCst) != 0)
+        state.set_flag(state.requested);
     }
 
     /// Ends all access to the flag.
@@ -116,11 +121,13 @@ impl ImmediateExit {
 }
 
 impl State {
-    fn flag(&self) -> Option<&AtomicU8> {
-        // SAFETY: valid as long as it is there, and everybody in this process uses it as an
-        // atomic.
-        self.flag
-            .map(|flag| unsafe { AtomicU8::from_ptr(flag.as_ptr()) })
+    fn set_flag(&self, leave_at_once: bool) {
+        if let Some(flag) = self.flag {
+            // SAFETY: valid as long as it is there, and everybody in this process uses it as an
+            // atomic.
+            let flag = unsafe { AtomicU8::from_ptr(flag.as_ptr()) };
+            flag.store(leave_at_once.into(), Ordering::SeqCst);
+        }
     }
 }
 

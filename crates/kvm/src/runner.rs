@@ -37,6 +37,8 @@ pub struct VirtualCpuRunner {
     // Drops first: it refers to the vCPU's file.
     run: RunMapping,
     immediate_exit: ImmediateExit,
+    /// Whether the run state describes an exit: the last run was neither interrupted nor failed.
+    exited: bool,
     vcpu: VirtualCpu,
 }
 
@@ -50,6 +52,7 @@ impl VirtualCpuRunner {
         Ok(Self {
             run,
             immediate_exit,
+            exited: false,
             vcpu,
         })
     }
@@ -112,19 +115,8 @@ impl VirtualCpuRunner {
     ///
     /// Where `KVM_RUN` fails.
     pub fn run(&mut self) -> Result<Exit<'_>, Error> {
-        match self.run_raw() {
-            Ok(()) => self.exit(),
-            Err(error) => match error.errno() {
-                libc::EINTR => Ok(Exit::Interrupted),
-                // This one exit comes with an error number.
-                libc::EFAULT | libc::EHWPOISON
-                    if self.run.exit_reason() == KVM_EXIT_MEMORY_FAULT =>
-                {
-                    self.exit()
-                }
-                _ => Err(error),
-            },
-        }
+        let result = self.run_raw();
+        self.after(result)
     }
 
     /// As [`VirtualCpuRunner::run`], but leaves the exit in the raw run state, and a signal is an
@@ -138,6 +130,7 @@ impl VirtualCpuRunner {
         let result = self.enter_guest();
         let interrupted = matches!(&result, Err(error) if error.errno() == libc::EINTR);
         self.immediate_exit.leave(interrupted);
+        self.exited = result.is_ok();
         result
     }
 
@@ -150,20 +143,46 @@ impl VirtualCpuRunner {
     ///
     /// Where `KVM_RUN` fails.
     pub fn complete_exit(&mut self) -> Result<Exit<'_>, Error> {
-        let requested = self.immediate_exit.take();
-        let handle = self.immediate_exit();
-        self.with_raw_run_state(|run| run.immediate_exit = 1);
-        let result = self.run_raw();
-        // What is set now is our own, unless the run has consumed it.
-        handle.take();
-        if requested {
-            handle.request()?;
+        self.immediate_exit.hold_back();
+        let result = self.enter_guest();
+        self.immediate_exit.release();
+        self.after(result)
+    }
+
+    /// The exit that the last run ended with, once more; [`Exit::Interrupted`] where that failed
+    /// or there was none.
+    ///
+    /// # Errors
+    ///
+    /// Where the run state contradicts itself.
+    pub fn last_exit(&mut self) -> Result<Exit<'_>, Error> {
+        if !self.exited {
+            return Ok(Exit::Interrupted);
         }
-        match result {
-            Ok(()) => self.exit(),
-            Err(error) if error.errno() == libc::EINTR => Ok(Exit::Interrupted),
-            Err(error) => Err(error),
-        }
+        // SAFETY: the mapping is the vCPU's run state and lives as long as `self`, which the exit
+        // borrows; other threads touch the immediate-exit flag only, which is apart.
+        unsafe { decode(self.run.start, self.run.length) }
+    }
+
+    /// The exit that a `KVM_RUN` of this result ended with.
+    fn after(&mut self, result: Result<(), Error>) -> Result<Exit<'_>, Error> {
+        self.exited = match result {
+            Ok(()) => true,
+            Err(error) => match error.errno() {
+                libc::EINTR => false,
+                // This one exit comes with an error number.
+                libc::EFAULT | libc::EHWPOISON
+                    if self.run.exit_reason() == KVM_EXIT_MEMORY_FAULT =>
+                {
+                    true
+                }
+                _ => {
+                    self.exited = false;
+                    return Err(error);
+                }
+            },
+        };
+        self.last_exit()
     }
 
     fn enter_guest(&self) -> Result<(), Error> {
@@ -179,12 +198,6 @@ impl VirtualCpuRunner {
                 return Err(Error::of("KVM_RUN")(error));
             }
         }
-    }
-
-    fn exit(&mut self) -> Result<Exit<'_>, Error> {
-        // SAFETY: the mapping is the vCPU's run state and lives as long as `self`, which the exit
-        // borrows; other threads touch the immediate-exit flag only, which is apart.
-        unsafe { decode(self.run.start, self.run.length) }
     }
 }
 

@@ -13,6 +13,9 @@ use crate::error::{Errno, Error, retry};
 use crate::runner::VirtualCpuRunner;
 use crate::virtual_machine::VirtualMachine;
 
+/// The kernel answers `E2BIG` to as many as its limit already.
+const MSRS_PER_CALL: usize = KVM_MAX_MSR_ENTRIES - 1;
+
 /// A vCPU of a [`VirtualMachine`], which it keeps open.
 ///
 /// Every method is one ioctl of the name that it resembles, made on the thread that calls.
@@ -120,7 +123,7 @@ impl VirtualCpu {
     pub fn get_msrs(&self, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, Error> {
         let call = "KVM_GET_MSRS";
         let mut values = Vec::with_capacity(indices.len());
-        for indices in indices.chunks(KVM_MAX_MSR_ENTRIES) {
+        for indices in indices.chunks(MSRS_PER_CALL) {
             let entries: Vec<_> = indices
                 .iter()
                 .map(|&index| kvm_msr_entry {
@@ -146,7 +149,7 @@ impl VirtualCpu {
     /// where `KVM_SET_MSRS` fails.
     pub fn set_msrs(&self, entries: &[kvm_msr_entry]) -> Result<(), Error> {
         let call = "KVM_SET_MSRS";
-        for entries in entries.chunks(KVM_MAX_MSR_ENTRIES) {
+        for entries in entries.chunks(MSRS_PER_CALL) {
             let msrs = msr_list(entries, call)?;
             let count = retry(|| self.fd.set_msrs(&msrs)).map_err(Error::of(call))?;
             if let Some(entry) = entries.get(count) {
