@@ -21,6 +21,8 @@ export type MicroVMErrorCode =
   | 'ERR_KVM_NOT_A_DEVICE'
   /** The kernel speaks another version of the KVM API than 12. */
   | 'ERR_KVM_API_VERSION'
+  /** The KVM device emulates guest kernel code, so that a stock kernel hardly runs there. */
+  | 'ERR_KVM_EMULATED'
   /** A KVM call failed; the message names the ioctl and the errno. */
   | 'ERR_KVM_FAILED'
   // Kernel, root file system, initramfs
@@ -101,6 +103,8 @@ export type MicroVMErrorCode =
   // This host
   /** The native addon is missing for this platform or cannot be loaded. */
   | 'ERR_NATIVE_MISSING'
+  /** A call into the native addon failed where it should not: a defect, or a host out of resources. */
+  | 'ERR_NATIVE_FAILED'
   /** A process (QEMU, a device's daemon) could not be started. */
   | 'ERR_SPAWN_FAILED'
   /** The private folder for sockets cannot be made or is not safe to use. */

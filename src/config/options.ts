@@ -71,4 +71,12 @@ export interface MicroVMOptions {
   readonly kvmDevice?: string | undefined;
   /** Aborting it while the machine is being created stops and removes everything that was started. */
   readonly signal?: AbortSignal | undefined;
+  /**
+   * Called when a phase of the start begins, for progress displays. It must not throw.
+   * @default none
+   */
+  readonly onPhase?: ((phase: BootPhase) => void) | undefined;
 }
+
+/** A phase of a machine's start. */
+export type BootPhase = 'choose' | 'kernel' | 'initramfs' | 'machine' | 'boot';

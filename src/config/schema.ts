@@ -3,7 +3,7 @@
 import * as v from 'valibot'
 import type { OptionProblem } from '../errors.ts'
 import { parseMemorySize } from './memory-size.ts'
-import type { KernelFiles, MicroVMOptions } from './options.ts'
+import type { BootPhase, KernelFiles, MicroVMOptions } from './options.ts'
 import { problemsOf, unknownOptions } from './problems.ts'
 import { ENVIRONMENT_NAME_RULE, isEnvironmentName, isText, TEXT_RULE } from './text.ts'
 
@@ -86,6 +86,7 @@ const optionEntries = {
   accelerator: v.optional(v.picklist(['auto', 'kvm', 'tcg'], "'auto', 'kvm' or 'tcg'"), 'auto'),
   bootTimeout: v.optional(milliseconds),
   kvmDevice: v.optional(path, '/dev/kvm'),
+  onPhase: v.optional(v.custom<(phase: BootPhase) => void>((value) => typeof value === 'function', 'a function')),
   signal: v.optional(v.custom<AbortSignal>((value) => value instanceof AbortSignal, 'an AbortSignal')),
 }
 

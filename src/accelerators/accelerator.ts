@@ -1,0 +1,70 @@
+// What an accelerator is: something that turns a resolved machine into a running one.
+
+import type { Duplex } from 'node:stream';
+import type { GuestKernel } from '../guest/kernel.ts';
+
+/** A machine with everything found and built: plain data, ready to be started. */
+export interface ResolvedMachine {
+  readonly cpus: number;
+  readonly memoryBytes: number;
+  readonly hugePages: boolean;
+  readonly kernel: GuestKernel;
+  /** Path of the initramfs. */
+  readonly initramfs: string;
+  /** The whole kernel command line. */
+  readonly commandLine: string;
+  /** The vsock device's context ID. */
+  readonly guestCid: number;
+  /** Path of the vsock device's Unix socket, in a private folder. */
+  readonly vsockSocket: string;
+  /** Path for a further Unix socket in that folder, for accelerators that need one. */
+  readonly deviceSocket: string;
+  readonly kvmDevice: string;
+}
+
+/** Why a machine ended. */
+export type MachineExitReason =
+  /** The guest switched itself off. */
+  | 'power-off'
+  /** The guest asked for a reset; also how a kernel panic ends, and on tcg a triple fault. */
+  | 'reset'
+  /** The guest's processor shut down by a triple fault. */
+  | 'triple-fault'
+  /** It was stopped or killed from the host by its owner. */
+  | 'stopped'
+  /** KVM could not go on; `detail` has the registers. */
+  | 'internal-error'
+  /** A part of the machine failed or was killed; `detail` says which. */
+  | 'failed';
+
+/** How a machine ended. */
+export interface MachineExit {
+  readonly reason: MachineExitReason;
+  readonly detail?: string | undefined;
+}
+
+/** A machine whose processors run. */
+export interface RunningMachine {
+  /** The serial console. Its owner must read it. */
+  readonly console: Duplex;
+  /** Resolves when the machine has ended and nothing of it is left; never rejects. */
+  readonly exited: Promise<MachineExit>;
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  /** Presses the power button; what happens then is the guest's affair. */
+  powerButton(): Promise<void>;
+  /** Ends it at once; resolves when nothing is left. Calling it again does nothing. */
+  kill(): Promise<MachineExit>;
+  /** The same without waiting, for `process.on('exit')`. */
+  killSync(): void;
+}
+
+export interface Accelerator {
+  readonly name: 'kvm' | 'tcg';
+  /** How virtio devices are plugged: decides which drivers the guest needs. */
+  readonly transport: 'mmio' | 'pci';
+  /** What its machines need on the kernel command line. */
+  readonly commandLine: string;
+  /** Starts a machine. When it rejects, or `signal` aborts it, nothing is left behind. */
+  start(machine: ResolvedMachine, signal?: AbortSignal): Promise<RunningMachine>;
+}

@@ -1,0 +1,57 @@
+// Picks the accelerator: the caller's explicit choice, or by measuring what this host can do.
+
+import type { MachineSpec } from '../config/machine-spec.ts';
+import { MicroVMError } from '../errors.ts';
+import { guestSpeed, runsKernelsNatively } from '../host/guest-speed.ts';
+import { kvmDeviceProblem } from '../host/kvm-device.ts';
+import { fromNative } from '../native-error.ts';
+import type { Accelerator } from './accelerator.ts';
+import { kvm } from './kvm.ts';
+import { tcg } from './qemu/tcg.ts';
+
+/** An accelerator, with the reason for it in one line. */
+export interface Choice {
+  readonly accelerator: Accelerator;
+  readonly reason: string;
+}
+
+/**
+ * Picks the accelerator for a machine. `auto` falls back to tcg; asking for kvm where it cannot run a stock guest is
+ * an error instead of a guest that hangs, unless MICROVM_KVM_EMULATED=1 says to try.
+ *
+ * @throws {MicroVMError} with the code of what is wrong with the KVM device, or `ERR_KVM_EMULATED`, for `kvm` only.
+ */
+export async function chooseAccelerator(spec: Pick<MachineSpec, 'accelerator' | 'kvmDevice'>): Promise<Choice> {
+  if (spec.accelerator === 'tcg') return { accelerator: tcg, reason: 'tcg was asked for' };
+  const problem = await kvmProblem(spec.kvmDevice);
+  if (!problem) {
+    const reason = spec.accelerator === 'kvm' ? 'kvm was asked for' : `${spec.kvmDevice} runs guest kernels natively`;
+    return { accelerator: kvm, reason };
+  }
+  if (spec.accelerator === 'auto') return { accelerator: tcg, reason: `tcg (slow): ${problem.message}` };
+  if (problem.code === 'ERR_KVM_EMULATED' && process.env['MICROVM_KVM_EMULATED'] === '1') {
+    return { accelerator: kvm, reason: `kvm was asked for, although ${problem.message}` };
+  }
+  throw problem;
+}
+
+async function kvmProblem(device: string): Promise<MicroVMError | undefined> {
+  const problem = await kvmDeviceProblem(device);
+  if (problem) return problem;
+  try {
+    const speed = await guestSpeed(device);
+    if (runsKernelsNatively(speed)) return undefined;
+    const factor = Math.round(speed.ring0Ratio).toLocaleString('en-US');
+    return new MicroVMError(
+      'ERR_KVM_EMULATED',
+      `${device} emulates guest kernel code, ${factor} times slower than native`,
+      {
+        hint:
+          "A stock kernel takes minutes to boot there, or hangs. Use accelerator: 'tcg' (or 'auto'), or set " +
+          'MICROVM_KVM_EMULATED=1 to try all the same.',
+      },
+    );
+  } catch (error) {
+    return fromNative(error);
+  }
+}

@@ -1,0 +1,87 @@
+// The kvm accelerator: our own machine monitor, in this process.
+
+import type { BindingMachine, BindingMachineConfig } from '../binding.ts';
+import { streamOf } from '../host/descriptor.ts';
+import { fromNative } from '../native-error.ts';
+import { loadBinding } from '../native.ts';
+import type { Accelerator, MachineExit, ResolvedMachine, RunningMachine } from './accelerator.ts';
+import { bootableImage } from './vmlinux.ts';
+
+export const kvm: Accelerator = {
+  name: 'kvm',
+  transport: 'mmio',
+  // No keyboard controller to probe, no PCI bus to scan; reset goes by the keyboard controller's reset line.
+  commandLine: 'reboot=k pci=off i8042.noaux i8042.nomux i8042.dumbkbd tsc=reliable no_timer_check',
+
+  async start(machine, signal) {
+    const image = await bootableImage(machine.kernel);
+    signal?.throwIfAborted();
+    try {
+      const native = await loadBinding().BindingMachine.create(configOf(machine, image));
+      if (signal?.aborted) {
+        await native.stop();
+        signal.throwIfAborted();
+      }
+      native.start();
+      return new KvmMachine(native);
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      throw fromNative(error);
+    }
+  },
+};
+
+function configOf(machine: ResolvedMachine, image: string): BindingMachineConfig {
+  return {
+    cpus: machine.cpus,
+    memoryBytes: BigInt(machine.memoryBytes),
+    hugePages: machine.hugePages,
+    kernel: image,
+    initramfs: machine.initramfs,
+    commandLine: machine.commandLine,
+    vsock: { guestCid: machine.guestCid, socket: machine.vsockSocket },
+    rng: true,
+    vhostUser: [],
+    kvmDevice: machine.kvmDevice,
+  };
+}
+
+class KvmMachine implements RunningMachine {
+  readonly console: RunningMachine['console'];
+  readonly exited: Promise<MachineExit>;
+  readonly #native: BindingMachine;
+
+  constructor(native: BindingMachine) {
+    this.#native = native;
+    this.console = streamOf(native.takeConsole());
+    this.exited = this.#end();
+  }
+
+  async pause(): Promise<void> {
+    await this.#native.pause();
+  }
+
+  async resume(): Promise<void> {
+    await this.#native.resume();
+  }
+
+  async powerButton(): Promise<void> {
+    this.#native.pressPowerButton();
+  }
+
+  async kill(): Promise<MachineExit> {
+    await this.#native.stop();
+    return this.exited;
+  }
+
+  killSync(): void {
+    this.#native.stopSync();
+  }
+
+  async #end(): Promise<MachineExit> {
+    const exit = await this.#native.wait().catch((error): MachineExit => ({ reason: 'failed', detail: String(error) }));
+    // Its threads are joined and its sockets removed before anybody hears of the end.
+    await this.#native.stop().catch(() => {});
+    return exit;
+  }
+}

@@ -1,0 +1,53 @@
+// QEMU's command line for a machine.
+
+import type { ResolvedMachine } from '../accelerator.ts';
+
+/** Numbers of the descriptors that QEMU inherits, and the sockets it connects to. */
+export interface QemuWiring {
+  readonly consoleFd: number;
+  readonly qmpFd: number;
+  /** Path of the socket where our vsock device waits as a vhost-user back end. */
+  readonly vsockBackend: string;
+}
+
+/** Context ID of the guest: each machine has a vsock of its own, so all can have the same. */
+export const GUEST_CID = 3;
+
+/**
+ * The arguments. `q35` and PCI rather than the `microvm` machine: on a busy host a kernel hangs in the latter while it
+ * calibrates its delay loop. RAM is a shared memfd, for the vsock device runs outside of QEMU.
+ */
+export function qemuArguments(machine: ResolvedMachine, wiring: QemuWiring): string[] {
+  return [
+    '-nodefaults',
+    '-no-user-config',
+    ['-display', 'none'],
+    // A reset ends the machine, as it does with our own VMM.
+    '-no-reboot',
+    // Stopped until the control channel is ready, so that no event is missed.
+    '-S',
+    ['-machine', 'q35,usb=off,vmport=off,sata=off,smbus=off,graphics=off,memory-backend=ram'],
+    ['-accel', 'tcg,thread=multi'],
+    // Five-level page tables would only make each page walk dearer.
+    ['-cpu', 'max,la57=off'],
+    ['-smp', String(machine.cpus)],
+    ['-m', `${machine.memoryBytes / 1024}K`],
+    ['-object', `memory-backend-memfd,id=ram,size=${machine.memoryBytes},share=on`],
+    ['-kernel', machine.kernel.image],
+    ['-initrd', machine.initramfs],
+    ['-append', machine.commandLine],
+    ['-chardev', `socket,id=console,fd=${wiring.consoleFd}`],
+    ['-serial', 'chardev:console'],
+    ['-chardev', `socket,id=qmp,fd=${wiring.qmpFd}`],
+    ['-mon', 'chardev=qmp,mode=control'],
+    ['-chardev', `socket,id=vsock,path=${escaped(wiring.vsockBackend)}`],
+    ['-device', 'vhost-user-vsock-pci,chardev=vsock'],
+    ['-device', 'virtio-rng-pci'],
+    ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
+  ].flat();
+}
+
+/** A value inside a comma-separated list: QEMU takes a doubled comma for one. */
+function escaped(value: string): string {
+  return value.replaceAll(',', ',,');
+}

@@ -1,0 +1,151 @@
+// The tcg accelerator: QEMU emulates the processor, our own vsock device serves it as a vhost-user back end.
+
+import type { Socket } from 'node:net';
+import type { BindingVsockHost } from '../../binding.ts';
+import { MicroVMError } from '../../errors.ts';
+import { type SplitPair, splitSocketPair } from '../../host/descriptor.ts';
+import { fromNative } from '../../native-error.ts';
+import { loadBinding } from '../../native.ts';
+import type { Accelerator, MachineExit, ResolvedMachine, RunningMachine } from '../accelerator.ts';
+import { qemuArguments } from './arguments.ts';
+import { type QemuProcess, startQemu } from './process.ts';
+import { QmpClient, type QmpEvent } from './qmp.ts';
+
+const OLDEST_QEMU = 6;
+const CONSOLE_FD = 3;
+const QMP_FD = 4;
+
+export const tcg: Accelerator = {
+  name: 'tcg',
+  transport: 'pci',
+  // A busy host delays the emulated timer's interrupts: the kernel must not conclude that there are none.
+  commandLine: 'no_timer_check',
+
+  async start(machine, signal) {
+    if (machine.hugePages) {
+      throw new MicroVMError('ERR_NOT_SUPPORTED', 'The tcg accelerator cannot use huge pages', {
+        hint: "Leave out hugePages, or use accelerator: 'kvm'.",
+      });
+    }
+    signal?.throwIfAborted();
+    const running = launch(machine);
+    const abort = (): void => running.killSync();
+    signal?.addEventListener('abort', abort, { once: true });
+    try {
+      await running.begin();
+      signal?.throwIfAborted();
+      return running;
+    } catch (error) {
+      await running.kill();
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', abort);
+    }
+  },
+};
+
+function launch(machine: ResolvedMachine): QemuMachine {
+  const vsock = serveVsock(machine);
+  const pairs: SplitPair[] = [];
+  try {
+    const console = splitSocketPair();
+    const qmp = splitSocketPair();
+    pairs.push(console, qmp);
+    const wiring = { consoleFd: CONSOLE_FD, qmpFd: QMP_FD, vsockBackend: machine.deviceSocket };
+    const qemu = startQemu(qemuArguments(machine, wiring), [
+      { fd: console.fd, target: CONSOLE_FD },
+      { fd: qmp.fd, target: QMP_FD },
+    ]);
+    return new QemuMachine(qemu, vsock, console.stream, qmp.stream);
+  } catch (error) {
+    for (const { stream } of pairs) stream.destroy();
+    vsock.stopSync();
+    throw error;
+  } finally {
+    for (const pair of pairs) pair.release();
+  }
+}
+
+function serveVsock(machine: ResolvedMachine): BindingVsockHost {
+  try {
+    return loadBinding().serveVsock({
+      guestCid: machine.guestCid,
+      socket: machine.vsockSocket,
+      vhostUserSocket: machine.deviceSocket,
+    });
+  } catch (error) {
+    throw fromNative(error);
+  }
+}
+
+class QemuMachine implements RunningMachine {
+  readonly console: Socket;
+  readonly exited: Promise<MachineExit>;
+  readonly #qemu: QemuProcess;
+  readonly #vsock: BindingVsockHost;
+  readonly #control: Promise<QmpClient>;
+  #killed = false;
+  /** Why QEMU ends, in its own words; it says so before it does. */
+  #shutdownReason: string | undefined;
+
+  constructor(qemu: QemuProcess, vsock: BindingVsockHost, console: Socket, control: Socket) {
+    this.#qemu = qemu;
+    this.#vsock = vsock;
+    this.console = console;
+    this.#control = QmpClient.connect(control, OLDEST_QEMU, (event) => this.#note(event));
+    // Whoever needs the connection sees the failure; nobody does where QEMU is killed at once.
+    this.#control.catch(() => {});
+    this.exited = this.#end(control);
+  }
+
+  /** Waits until QEMU is ready and lets the processors run. */
+  async begin(): Promise<void> {
+    try {
+      await (await this.#control).execute('cont');
+    } catch (error) {
+      if (error instanceof MicroVMError && error.code === 'ERR_QEMU_TOO_OLD') throw error;
+      const { detail } = await this.kill();
+      throw new MicroVMError('ERR_QEMU_FAILED', `QEMU did not start the machine: ${detail ?? 'it was killed'}`, {
+        cause: error,
+      });
+    }
+  }
+
+  async pause(): Promise<void> {
+    await (await this.#control).execute('stop');
+  }
+
+  async resume(): Promise<void> {
+    await (await this.#control).execute('cont');
+  }
+
+  async powerButton(): Promise<void> {
+    await (await this.#control).execute('system_powerdown');
+  }
+
+  async kill(): Promise<MachineExit> {
+    this.killSync();
+    return this.exited;
+  }
+
+  killSync(): void {
+    this.#killed = true;
+    this.#qemu.kill();
+  }
+
+  #note({ event, data }: QmpEvent): void {
+    if (event === 'SHUTDOWN') this.#shutdownReason = String(data?.['reason']);
+  }
+
+  async #end(control: Socket): Promise<MachineExit> {
+    const ended = await this.#qemu.ended;
+    // The event was written before QEMU ended, but may still be on its way through the stream.
+    if (!control.closed) await new Promise((resolve) => control.once('close', resolve));
+    await this.#vsock.stop();
+    const reason = this.#shutdownReason;
+    if (reason === 'guest-shutdown') return { reason: 'power-off' };
+    if (reason === 'guest-reset' || reason === 'guest-panic') return { reason: 'reset' };
+    if (this.#killed) return { reason: 'stopped', detail: ended };
+    return { reason: 'failed', detail: `QEMU ended with ${ended}` };
+  }
+}

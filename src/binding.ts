@@ -1,0 +1,99 @@
+// What the native addon exports (crates/node), as this package uses it. Private to the package: no public type may
+// name one of these. The addon's own list is native/binding.d.ts, which the build writes; a test compares the names.
+
+/** A failure of the addon: an `Error` with a `MicroVMErrorCode`, and with `errno` where a system call was refused. */
+export interface BindingError extends Error {
+  readonly code: string;
+  readonly errno?: number;
+}
+
+export interface BindingGuestSpeed {
+  /** How many times slower guest ring-0 code is than the same code on the host. */
+  readonly ring0Ratio: number;
+  /** The same for guest ring 3; absent where it cannot be measured. */
+  readonly ring3Ratio?: number;
+}
+
+export interface BindingSpawnOptions {
+  readonly program: string;
+  readonly args: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  readonly fds: readonly { readonly fd: number; readonly target: number }[];
+  readonly captureStderr: boolean;
+}
+
+export interface BindingExitStatus {
+  readonly code?: number;
+  readonly signal?: number;
+}
+
+/** A helper process; it dies with this process or worker. */
+export interface BindingChild {
+  readonly pid: number;
+  takeStderr(): number | null;
+  wait(): Promise<BindingExitStatus>;
+  kill(signal: number): void;
+}
+
+export interface BindingVsockOptions {
+  readonly guestCid: number;
+  /** The Unix socket for connections to the guest; `<socket>_<port>` are those for connections from it. */
+  readonly socket: string;
+  /** The Unix socket on which one VMM may connect and drive the device. */
+  readonly vhostUserSocket: string;
+}
+
+/** A vsock device run by a thread of this process, for a VMM elsewhere. */
+export interface BindingVsockHost {
+  stop(): Promise<void>;
+  stopSync(): void;
+}
+
+export interface BindingMachineConfig {
+  readonly cpus: number;
+  readonly memoryBytes: bigint;
+  readonly hugePages: boolean;
+  readonly kernel: string;
+  readonly initramfs?: string;
+  readonly commandLine: string;
+  readonly vsock?: { readonly guestCid: number; readonly socket: string };
+  readonly rng: boolean;
+  readonly vhostUser: readonly BindingVhostUser[];
+  readonly kvmDevice?: string;
+}
+
+export interface BindingVhostUser {
+  readonly socket: string;
+  readonly deviceType: number;
+  readonly queues: number;
+  readonly queueSize: number;
+}
+
+export interface BindingMachineExit {
+  readonly reason: 'power-off' | 'reset' | 'triple-fault' | 'stopped' | 'internal-error' | 'failed';
+  readonly detail?: string;
+}
+
+/** A machine of our own VMM. */
+export interface BindingMachine {
+  start(): void;
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  pressPowerButton(): void;
+  stop(): Promise<void>;
+  stopSync(): void;
+  /** The host end of the serial console, which then belongs to the caller. */
+  takeConsole(): number;
+  wait(): Promise<BindingMachineExit>;
+}
+
+export interface Binding {
+  readonly BindingMachine: { create(config: BindingMachineConfig): Promise<BindingMachine> };
+  spawnHelper(options: BindingSpawnOptions): BindingChild;
+  /** Two connected stream sockets as descriptors, both the caller's. */
+  socketPair(): [number, number];
+  serveVsock(options: BindingVsockOptions): BindingVsockHost;
+  measureGuestSpeed(kvmDevice: string): Promise<BindingGuestSpeed>;
+  /** Unpacks a bzImage's kernel; false where its compression is not one that we unpack. */
+  extractVmlinux(bzImage: string, out: string): Promise<boolean>;
+}

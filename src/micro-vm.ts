@@ -1,0 +1,128 @@
+import type { Duplex } from 'node:stream';
+import type { Accelerator, MachineExit } from './accelerators/accelerator.ts';
+import type { MicroVMOptions } from './config/options.ts';
+import { type BootedMachine, createMachine } from './vm/create.ts';
+import { exec, type ExecOptions, type ExecResult } from './vm/exec.ts';
+import { stop, type StopOptions } from './vm/stop.ts';
+import type { BootTimings } from './vm/timings.ts';
+
+export type { ExecOptions, ExecResult } from './vm/exec.ts';
+export type { StopOptions } from './vm/stop.ts';
+export type { BootTimings } from './vm/timings.ts';
+export type { MachineExit, MachineExitReason } from './accelerators/accelerator.ts';
+
+/**
+ * A Linux guest in a virtual machine of its own.
+ *
+ * ```ts
+ * const vm = await MicroVM.create();
+ * try {
+ *   const { stdout } = await vm.exec('uname', ['-a']);
+ * } finally {
+ *   await vm.stop();
+ * }
+ * ```
+ *
+ * With Node 24 or TypeScript, `await using vm = await MicroVM.create()` stops it at the end of the block.
+ */
+export class MicroVM implements AsyncDisposable {
+  readonly #vm: BootedMachine;
+
+  private constructor(vm: BootedMachine) {
+    this.#vm = vm;
+  }
+
+  /**
+   * Boots a guest; resolves when it takes commands. When it rejects nothing is left behind.
+   *
+   * @throws {MicroVMError} `ERR_INVALID_OPTIONS` with every wrong option before anything is started, else with the code
+   *   of what failed, a hint, and the tail of the guest's console where there was one.
+   */
+  static async create(options: MicroVMOptions = {}): Promise<MicroVM> {
+    return new MicroVM(await createMachine(options));
+  }
+
+  /** What runs the guest. */
+  get accelerator(): Accelerator['name'] {
+    return this.#vm.accelerator;
+  }
+
+  /** Why that one: one line to show to a person. */
+  get acceleratorReason(): string {
+    return this.#vm.acceleratorReason;
+  }
+
+  /** How long the parts of the start took, in milliseconds. */
+  get timings(): BootTimings {
+    return this.#vm.timings;
+  }
+
+  /**
+   * The serial console: what the guest prints, and its input. It need not be read: a bounded part of the output is kept
+   * for whoever reads it later.
+   */
+  get console(): Duplex {
+    return this.#vm.console;
+  }
+
+  /** Resolves with the reason when the machine has ended and nothing of it is left. Never rejects. */
+  get exited(): Promise<MachineExit> {
+    return this.#vm.exited;
+  }
+
+  /**
+   * Runs a program with its arguments; with `shell: true` the first argument is a line for the guest's shell. One
+   * command runs at a time, further calls wait for their turn.
+   *
+   * @throws {MicroVMError} `ERR_EXEC_FAILED` for another exit code than 0 and `ERR_EXEC_TIMEOUT`, unless `reject` is
+   *   false; `ERR_EXEC_ABORTED`, `ERR_EXEC_CWD`, `ERR_MACHINE_EXITED` and its kin always. The error has the result's
+   *   fields.
+   */
+  exec(command: string, options: ExecOptions & { readonly encoding: 'buffer' }): Promise<ExecResult<Buffer>>;
+  exec(command: string, options?: ExecOptions): Promise<ExecResult>;
+  exec(
+    file: string,
+    args: readonly string[],
+    options: ExecOptions & { readonly encoding: 'buffer' },
+  ): Promise<ExecResult<Buffer>>;
+  exec(file: string, args?: readonly string[], options?: ExecOptions): Promise<ExecResult>;
+  async exec(
+    file: string,
+    argsOrOptions: readonly string[] | ExecOptions = [],
+    options?: ExecOptions,
+  ): Promise<ExecResult<string | Buffer>> {
+    return isList(argsOrOptions)
+      ? exec(this.#vm, file, argsOrOptions, options ?? {})
+      : exec(this.#vm, file, [], argsOrOptions);
+  }
+
+  /** Stops the processors; the guest notices nothing but the time that is missing. */
+  async pause(): Promise<void> {
+    await this.#vm.machine.pause();
+  }
+
+  /** Lets the processors run on. */
+  async resume(): Promise<void> {
+    await this.#vm.machine.resume();
+  }
+
+  /** Has the guest write back its data and switch itself off, and kills it when it takes too long. */
+  async stop(options: StopOptions = {}): Promise<MachineExit> {
+    return stop(this.#vm, options);
+  }
+
+  /** Ends the machine at once, like pulling the plug. */
+  async kill(): Promise<MachineExit> {
+    await this.#vm.kill();
+    return this.#vm.exited;
+  }
+
+  /** The same as {@link stop}. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+}
+
+function isList(value: readonly string[] | ExecOptions): value is readonly string[] {
+  return Array.isArray(value);
+}

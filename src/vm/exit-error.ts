@@ -1,0 +1,19 @@
+// The end of a machine as an error, for those who needed it to run on.
+
+import type { MachineExit } from '../accelerators/accelerator.ts';
+import { MicroVMError, type MicroVMErrorCode } from '../errors.ts';
+
+const WORDS: Readonly<Record<MachineExit['reason'], readonly [MicroVMErrorCode, string]>> = {
+  'power-off': ['ERR_MACHINE_EXITED', 'The guest switched itself off'],
+  reset: ['ERR_MACHINE_EXITED', 'The guest reset itself (so does a kernel that panics)'],
+  'triple-fault': ['ERR_TRIPLE_FAULT', "The guest's processor shut down by a triple fault"],
+  stopped: ['ERR_MACHINE_EXITED', 'The machine was stopped'],
+  'internal-error': ['ERR_INTERNAL_ERROR', 'KVM could not run the guest on'],
+  failed: ['ERR_MACHINE_FAILED', 'The machine failed'],
+};
+
+/** `when` completes the sentence: "while it booted". */
+export function exitError({ reason, detail }: MachineExit, when: string, consoleTail: string): MicroVMError {
+  const [code, words] = WORDS[reason];
+  return new MicroVMError(code, `${words} ${when}${detail === undefined ? '' : `: ${detail}`}`, { consoleTail });
+}

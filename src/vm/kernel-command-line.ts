@@ -1,0 +1,14 @@
+// The guest kernel's command line.
+
+import type { Accelerator } from '../accelerators/accelerator.ts';
+import type { MachineSpec } from '../config/machine-spec.ts';
+
+/** For every machine: console on the serial port, no words but warnings, a panic ends the machine, entropy at once. */
+const COMMON = 'console=ttyS0 quiet panic=-1 random.trust_cpu=on cryptomgr.notests';
+
+/** The whole line. The caller's words come last, for of two the kernel takes the last; their length was checked. */
+export function kernelCommandLine(spec: MachineSpec, accelerator: Accelerator): string {
+  return [COMMON, accelerator.commandLine, `microvm.hostname=${spec.hostname}`, spec.commandLine]
+    .filter((part) => part !== '')
+    .join(' ');
+}
