@@ -1,0 +1,109 @@
+//! The host's settings for the agent, which travel on the kernel's command line.
+
+use std::fs;
+
+use crate::console::note;
+
+const SOURCE: &str = "/proc/cmdline";
+const HOST_NAME: &str = "microvm.hostname";
+const PORT: &str = "microvm.port";
+
+/// What the host may set.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// `microvm.hostname=`, "microvm" by default.
+    pub(crate) hostname: String,
+    /// `microvm.port=`, the vsock port of the command channel on the host; 1024 by default.
+    pub(crate) port: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            hostname: "microvm".to_owned(),
+            port: 1024,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads this guest's settings. What is unreadable or makes no sense is noted, and the default holds.
+    pub(crate) fn read() -> Self {
+        match fs::read(SOURCE) {
+            Ok(line) => Self::parse(&String::from_utf8_lossy(&line)),
+            Err(error) => {
+                note(format_args!("cannot read {SOURCE}: {error}"));
+                Self::default()
+            }
+        }
+    }
+
+    /// The last of several settings of one name counts, as it does for the kernel's own parameters.
+    fn parse(command_line: &str) -> Self {
+        let mut settings = Self::default();
+        for (name, value) in command_line
+            .split_ascii_whitespace()
+            .filter_map(|word| word.split_once('='))
+        {
+            match name {
+                HOST_NAME if value.is_empty() || value.len() > 64 => {
+                    note(format_args!(
+                        "{HOST_NAME} needs 1 to 64 bytes, got {}",
+                        value.len()
+                    ));
+                }
+                HOST_NAME => value.clone_into(&mut settings.hostname),
+                PORT => match value.parse() {
+                    Ok(port) => settings.port = port,
+                    Err(_) => note(format_args!("{PORT} is no port number: {value}")),
+                },
+                _ => {}
+            }
+        }
+        settings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_have_defaults() {
+        let settings = Settings::parse("console=ttyS0 quiet panic=-1\n");
+        assert_eq!(
+            settings,
+            Settings {
+                hostname: "microvm".into(),
+                port: 1024
+            }
+        );
+    }
+
+    #[test]
+    fn the_last_setting_of_a_name_counts() {
+        let settings = Settings::parse(
+            "microvm.port=7 a microvm.hostname=one microvm.hostname=two microvm.port=8",
+        );
+        assert_eq!(
+            settings,
+            Settings {
+                hostname: "two".into(),
+                port: 8
+            }
+        );
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_left_out() {
+        let long = "x".repeat(65);
+        for line in [
+            "microvm.port=-1",
+            "microvm.port=4294967296",
+            "microvm.hostname=",
+            &format!("microvm.hostname={long}"),
+        ] {
+            assert_eq!(Settings::parse(line), Settings::default(), "{line}");
+        }
+    }
+}
