@@ -6,6 +6,7 @@ use std::io;
 
 use microvm_kvm::guest_speed::GuestSpeedError;
 use microvm_process::SpawnError;
+use microvm_vsock::VsockError;
 use napi::bindgen_prelude::{JsObjectValue, JsValue};
 use napi::{Env, Status};
 
@@ -94,6 +95,18 @@ impl From<GuestSpeedError> for BindingError {
                 _ => "ERR_KVM_FAILED",
             },
             _ => "ERR_KVM_FAILED",
+        };
+        Self::new(code, &error)
+    }
+}
+
+impl From<VsockError> for BindingError {
+    fn from(error: VsockError) -> Self {
+        let code = match &error {
+            VsockError::PathTooLong { .. } => "ERR_SOCKET_PATH_TOO_LONG",
+            VsockError::Listen { .. } => "ERR_SOCKET_FAILED",
+            VsockError::GuestCid(_) => "ERR_NATIVE_FAILED",
+            VsockError::Create { .. } | VsockError::VhostUser { .. } => "ERR_MACHINE_FAILED",
         };
         Self::new(code, &error)
     }

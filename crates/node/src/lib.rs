@@ -17,3 +17,4 @@ mod error;
 mod guest_speed;
 mod process;
 mod promise;
+mod vsock;

@@ -1,0 +1,77 @@
+//! The vsock device for a VMM outside of this process.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use microvm_vsock::{VhostUserHost, VsockConfig, VsockDevice};
+use napi::Env;
+use napi::bindgen_prelude::PromiseRaw;
+use napi_derive::napi;
+
+use crate::cleanup::{Stop, stop_at_end_of_env};
+use crate::error::BindingError;
+use crate::promise;
+
+/// Where the device and its back end listen.
+#[derive(Debug)]
+#[napi(object)]
+pub struct BindingVsockOptions {
+    /// Context ID of the guest, 3 or above.
+    pub guest_cid: u32,
+    /// The device's socket, for programs of the host.
+    pub socket: String,
+    /// The back end's socket, for one VMM.
+    pub vhost_user_socket: String,
+}
+
+/// A vsock device that threads of this process carry, until it is stopped or the VMM goes.
+#[derive(Debug)]
+#[napi]
+pub struct BindingVsockHost {
+    host: Arc<VhostUserHost>,
+}
+
+/// Makes the device; it listens when this returns.
+#[napi]
+pub fn serve_vsock(env: Env, options: BindingVsockOptions) -> napi::Result<BindingVsockHost> {
+    let host = serve(options).map_err(|error| error.into_js(&env))?;
+    let host = Arc::new(host);
+    stop_at_end_of_env(&env, &host)?;
+    Ok(BindingVsockHost { host })
+}
+
+fn serve(options: BindingVsockOptions) -> Result<VhostUserHost, BindingError> {
+    let device = VsockDevice::new(VsockConfig {
+        guest_cid: options.guest_cid.into(),
+        socket: PathBuf::from(options.socket),
+    })?;
+    Ok(VhostUserHost::serve(
+        device,
+        Path::new(&options.vhost_user_socket),
+    )?)
+}
+
+impl Stop for VhostUserHost {
+    fn stop(&self) {
+        self.stop();
+    }
+}
+
+#[napi]
+impl BindingVsockHost {
+    /// Ends its threads and removes its sockets; resolves when that is done.
+    #[napi]
+    pub fn stop<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, ()>> {
+        let host = Arc::clone(&self.host);
+        promise::blocking(env, move || {
+            host.stop();
+            Ok(())
+        })
+    }
+
+    /// The same, for a process that is about to exit.
+    #[napi]
+    pub fn stop_sync(&self) {
+        self.host.stop();
+    }
+}
