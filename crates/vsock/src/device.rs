@@ -14,7 +14,7 @@ use vm_memory::GuestMemory;
 use crate::VsockError;
 use crate::guest_buffer::{self, Access, GuestBuffer};
 use crate::muxer::{Muxer, Work};
-use crate::packet::{HEADER_LEN, Header, op};
+use crate::packet::{HEADER_BYTES, HEADER_LEN, Header, op};
 use crate::ring;
 use crate::unix_socket::would_block;
 
@@ -154,7 +154,7 @@ impl VsockDevice {
         match GuestBuffer::gather(memory, chain, Access::Write) {
             Some(buffer) if buffer.len() >= HEADER_LEN => {
                 buffer.write(0, &header.to_bytes());
-                queue.add_used(memory, head, HEADER_LEN as u32)?;
+                queue.add_used(memory, head, HEADER_BYTES)?;
                 self.muxer.packet_sent(header);
             }
             // Given back empty; the packet waits for a better one.
@@ -221,7 +221,7 @@ impl VsockDevice {
                     // At most the credit, a u32.
                     header.len = u32::try_from(count).unwrap_or(u32::MAX);
                     buffer.write(0, &header.to_bytes());
-                    queue.add_used(memory, *head, header.len + HEADER_LEN as u32)?;
+                    queue.add_used(memory, *head, header.len + HEADER_BYTES)?;
                     connection.sent(&header);
                     filled += 1;
                 }

@@ -5,6 +5,8 @@
 
 /// Bytes of a header.
 pub(crate) const HEADER_LEN: usize = 44;
+/// The same, as the used ring counts.
+pub(crate) const HEADER_BYTES: u32 = 44;
 /// The host's context id.
 pub(crate) const HOST_CID: u64 = 2;
 /// Socket type of a byte stream, the only one that this device carries.
