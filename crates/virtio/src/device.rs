@@ -49,6 +49,9 @@ pub trait QueueSet {
     /// Interrupts the driver for `index`. Call it only after [`Queue`]'s `needs_notification`
     /// said so, which honours `EVENT_IDX` and `NO_INTERRUPT`.
     fn signal(&self, index: usize);
+
+    /// Tells the driver that the configuration space changed, where the host has a way to.
+    fn signal_config(&self) {}
 }
 
 /// One virtio device (virtio 1.2, section 2), without a transport.
@@ -100,7 +103,7 @@ pub trait Device<M: GuestMemory>: Send {
         queues: &mut dyn QueueSet,
     ) -> Result<(), DeviceError>;
 
-    /// [`Device::event_source`] is readable.
+    /// [`Device::event_source`] is readable, or was until a moment ago.
     ///
     /// # Errors
     ///

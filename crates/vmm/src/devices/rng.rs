@@ -3,6 +3,8 @@
 use std::os::fd::BorrowedFd;
 
 use microvm_virtio::{Device, DeviceError, QueueSet};
+use rustix::io::retry_on_intr;
+use rustix::rand::{GetRandomFlags, getrandom};
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
@@ -145,20 +147,14 @@ fn fill<M: GuestMemory>(memory: &M, start: GuestAddress, length: usize) -> Resul
 fn random(bytes: &mut [u8]) -> Result<(), DeviceError> {
     let mut rest = bytes;
     while !rest.is_empty() {
-        // SAFETY: the pointer and the length are those of `rest`, which lives past the call.
-        let count = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
-        match usize::try_from(count) {
-            Ok(count) => rest = rest.get_mut(count..).unwrap_or_default(),
-            Err(_) => {
-                let source = std::io::Error::last_os_error();
-                if source.kind() != std::io::ErrorKind::Interrupted {
-                    return Err(DeviceError::Host {
-                        operation: "get random bytes",
-                        source,
-                    });
+        let count =
+            retry_on_intr(|| getrandom(&mut *rest, GetRandomFlags::empty())).map_err(|errno| {
+                DeviceError::Host {
+                    operation: "get random bytes",
+                    source: errno.into(),
                 }
-            }
-        }
+            })?;
+        rest = rest.get_mut(count..).unwrap_or_default();
     }
     Ok(())
 }

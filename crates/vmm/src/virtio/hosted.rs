@@ -76,6 +76,10 @@ impl QueueSet for HostedQueues {
     fn signal(&self, index: usize) {
         self.interrupt.signal_queue(index);
     }
+
+    fn signal_config(&self) {
+        self.interrupt.signal_config();
+    }
 }
 
 impl HostedDevice {

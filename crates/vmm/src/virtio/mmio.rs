@@ -121,7 +121,7 @@ impl MmioTransport {
 
     /// Lets KVM pass kicks and interrupts on by itself: an ioeventfd for each queue's
     /// `QueueNotify` value, an irqfd for the line. Comes after the vCPUs' creation, since each
-    /// registration makes a later change of the VM wait (see docs on the order of KVM calls).
+    /// registration makes a later change of the VM wait for a grace period of the kernel's.
     ///
     /// They are never taken back: that would cost milliseconds each, and the VM's closing, which
     /// happens off everybody's path, does it.
