@@ -78,6 +78,14 @@ impl ImmediateExit {
         Ok(())
     }
 
+    /// Takes a request back that has not ended a run yet, and tells whether there was one.
+    pub fn withdraw(&self) -> bool {
+        let mut state = self.lock();
+        let requested = std::mem::take(&mut state.requested);
+        state.set_flag(false);
+        requested
+    }
+
     /// Announces that this thread is about to run the vCPU.
     pub(crate) fn enter(&self) -> Result<(), Error> {
         let thread = this_thread(kick_signal()?)?;
@@ -156,6 +164,30 @@ fn this_thread(signal: libc::c_int) -> Result<libc::pid_t, Error> {
     let thread = unsafe { libc::gettid() };
     THREAD.set(Some(thread));
     Ok(thread)
+}
+
+/// Blocks every signal on this thread except the one that ends runs: for threads that do nothing
+/// but run vCPUs, so that no handler of the program runs there, and a run is only interrupted by
+/// request.
+///
+/// # Errors
+///
+/// Where no signal is free to end runs, or the mask cannot be set (`pthread_sigmask`).
+pub fn block_other_signals() -> Result<(), Error> {
+    let kick = kick_signal()?;
+    // SAFETY: all zeros is a set of signals.
+    let mut others: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: fills the set that lives here.
+    unsafe { libc::sigfillset(&raw mut others) };
+    // SAFETY: changes the set that lives here.
+    unsafe { libc::sigdelset(&raw mut others, kick) };
+    let before = std::ptr::null_mut();
+    // SAFETY: reads the set that lives here; the mask before is not asked for.
+    let result = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const others, before) };
+    if result != 0 {
+        return Err(Error::of("pthread_sigmask")(Errno::new(result)));
+    }
+    Ok(())
 }
 
 fn unblock(signal: libc::c_int) -> Result<(), Error> {

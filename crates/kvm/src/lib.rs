@@ -30,12 +30,14 @@ mod memory_region;
 mod runner;
 mod virtual_cpu;
 mod virtual_machine;
+mod xsave;
 
 pub use error::{Errno, Error};
 pub use exit::{Exit, InternalError};
-pub use immediate_exit::ImmediateExit;
+pub use immediate_exit::{ImmediateExit, block_other_signals};
 pub use kvm::{DEFAULT_DEVICE, Kvm};
 pub use memory_region::{HugePages, MemoryRegion, PAGE_SIZE};
 pub use runner::VirtualCpuRunner;
 pub use virtual_cpu::VirtualCpu;
 pub use virtual_machine::VirtualMachine;
+pub use xsave::{xsave_from_bytes, xsave_to_bytes};

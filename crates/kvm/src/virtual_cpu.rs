@@ -5,13 +5,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use kvm_bindings::{
     CpuId, KVM_CAP_XSAVE2, KVM_MAX_CPUID_ENTRIES, KVM_MAX_MSR_ENTRIES, Msrs, Xsave, kvm_debugregs,
     kvm_fpu, kvm_guest_debug, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs,
-    kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    kvm_vcpu_events, kvm_xcrs,
 };
 use kvm_ioctls::VcpuFd;
 
-use crate::error::{Errno, Error, retry};
+use crate::error::{Error, retry};
 use crate::runner::VirtualCpuRunner;
 use crate::virtual_machine::VirtualMachine;
+use crate::xsave;
 
 /// The kernel answers `E2BIG` to as many as its limit already.
 const MSRS_PER_CALL: usize = KVM_MAX_MSR_ENTRIES - 1;
@@ -213,7 +214,7 @@ impl VirtualCpu {
     /// Where `KVM_GET_XSAVE2` or `KVM_GET_XSAVE` fails.
     pub fn get_xsave(&self) -> Result<Xsave, Error> {
         let (bytes, dynamic) = self.xsave_size()?;
-        let mut state = empty_xsave(bytes)?;
+        let mut state = xsave::empty(bytes)?;
         if dynamic {
             // SAFETY: the buffer was just made as large as the kernel says that it writes.
             retry(|| unsafe { self.fd.get_xsave2(&mut state) })
@@ -234,7 +235,7 @@ impl VirtualCpu {
     /// fails.
     pub fn set_xsave(&self, state: &Xsave) -> Result<(), Error> {
         let (needed, _) = self.xsave_size()?;
-        let found = size_of::<kvm_xsave>() + size_of_val(state.as_slice());
+        let found = xsave::FIXED + size_of_val(state.as_slice());
         if found < needed {
             return Err(Error::XsaveTooShort { found, needed });
         }
@@ -247,7 +248,7 @@ impl VirtualCpu {
         // The constant is small and positive.
         let capability = i32::try_from(KVM_CAP_XSAVE2).unwrap_or_default();
         let bytes = usize::try_from(self.machine.check_extension(capability)?).unwrap_or(0);
-        Ok((bytes.max(size_of::<kvm_xsave>()), bytes > 0))
+        Ok((bytes.max(xsave::FIXED), bytes > 0))
     }
 
     /// Shares the run state with the kernel, so that the vCPU can run.
@@ -283,12 +284,4 @@ fn msr_list(entries: &[kvm_msr_entry], call: &'static str) -> Result<Msrs, Error
         call,
         count: entries.len(),
     })
-}
-
-/// A zeroed extended state of at least `bytes` bytes.
-fn empty_xsave(bytes: usize) -> Result<Xsave, Error> {
-    let extra = bytes
-        .saturating_sub(size_of::<kvm_xsave>())
-        .div_ceil(size_of::<u32>());
-    Xsave::new(extra).map_err(|_| Error::of("KVM_GET_XSAVE2")(Errno::new(libc::ENOMEM)))
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use microvm_kvm::Exit;
+use microvm_kvm::{Exit, block_other_signals};
 
 use crate::fixture::{CODE, guest, run_to_halt};
 
@@ -115,6 +115,29 @@ pub fn request_after_the_runner_is_gone_does_nothing() {
     drop(runner);
     handle.request().unwrap();
     assert!(format!("{handle:?}").contains("connected: false"));
+}
+
+pub fn withdrawn_request_ends_no_run() {
+    let mut runner = guest(&[0xf4]);
+    let handle = runner.immediate_exit();
+    assert!(!handle.withdraw());
+    handle.request().unwrap();
+    assert!(handle.withdraw());
+    run_to_halt(&mut runner);
+}
+
+pub fn request_works_on_a_thread_that_blocks_other_signals() {
+    let mut runner = guest(&ENDLESS);
+    let handle = runner.immediate_exit();
+    let (done, wait) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        block_other_signals().unwrap();
+        let exit = runner.run().map(|exit| exit == Exit::Interrupted);
+        done.send(exit).unwrap();
+    });
+    handle.request().unwrap();
+    assert_eq!(wait.recv_timeout(PATIENCE).unwrap(), Ok(true));
+    thread.join().unwrap();
 }
 
 pub fn completing_an_exit_keeps_a_request() {

@@ -67,6 +67,8 @@ fn main() {
             no_request_of_many_is_lost,
             no_request_is_lost_to_the_completion_of_an_exit,
             request_after_the_runner_is_gone_does_nothing,
+            withdrawn_request_ends_no_run,
+            request_works_on_a_thread_that_blocks_other_signals,
             completing_an_exit_keeps_a_request,
             runner_moves_between_threads;
         slots:
