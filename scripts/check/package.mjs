@@ -1,12 +1,13 @@
 // Tries the packages as a user gets them: packs both, installs them into an empty folder without the checkout,
 // and runs the library and the command with the oldest Node that is promised, or else the one at hand.
 
-import { mkdtempSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { pack } from '../pack.mjs';
 import { capture } from '../set-up/commands.mjs';
 import { PROJECT } from '../set-up/folders.mjs';
+import { shippedPackages } from './shipped-packages.mjs';
 
 const folder = mkdtempSync(join(tmpdir(), 'microvm-package-'));
 
@@ -46,14 +47,9 @@ try {
     mkdirSync(target, { recursive: true });
     must('tar', ['tar', '-xzf', file, '--strip-components=1', '-C', target]);
   }
-  const shipped = must('npm ls', ['npm', 'ls', '--prefix', PROJECT, '--omit=dev', '--all', '--parseable']);
-  for (const path of shipped
-    .trim()
-    .split('\n')
-    .filter((line) => line.includes('node_modules/'))) {
-    const target = join(folder, 'node_modules', path.split('node_modules/').slice(1).join('node_modules/'));
-    must('cp', ['mkdir', '-p', join(target, '..')]);
-    must('cp', ['cp', '-RL', path, target]);
+  for (const path of shippedPackages()) {
+    mkdirSync(dirname(join(folder, path)), { recursive: true });
+    cpSync(join(PROJECT, path), join(folder, path), { recursive: true });
   }
 
   const { node, version } = oldestNode();

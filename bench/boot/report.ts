@@ -1,0 +1,56 @@
+// The medians of a run, as a table for people and as plain data.
+
+import type { Round } from './round.ts';
+
+export interface Row {
+  readonly name: string;
+  readonly rounds: readonly Round[];
+}
+
+type Figure = keyof Round;
+
+const FIGURES: readonly {
+  readonly figure: Figure;
+  readonly title: string;
+  readonly unit: string;
+  readonly scale: number;
+}[] = [
+  { figure: 'firstLineMs', title: 'to the first line of PID 1', unit: 'ms', scale: 1 },
+  { figure: 'firstExecMs', title: 'to the first answer', unit: 'ms', scale: 1 },
+  { figure: 'memoryBytes', title: 'memory beyond guest RAM', unit: 'MiB', scale: 1 << 20 },
+];
+
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  const upper = sorted[middle] ?? Number.NaN;
+  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2;
+}
+
+function medianOf(row: Row, figure: Figure): number {
+  return median(row.rounds.map((round) => round[figure]));
+}
+
+/** A Markdown table: medians, and each row's ratio to the last, which is the reference. */
+export function table(rows: readonly Row[]): string {
+  const reference = rows.at(-1);
+  const header = ['', ...FIGURES.map(({ title, unit }) => `${title} (${unit})`)];
+  const lines = rows.map((row) => [
+    row.name,
+    ...FIGURES.map(({ figure, scale }) => {
+      const value = medianOf(row, figure);
+      const ratio = reference && row !== reference ? ` = ${(value / medianOf(reference, figure)).toFixed(2)} ×` : '';
+      return `${(value / scale).toFixed(1)}${ratio}`;
+    }),
+  ]);
+  return [header, header.map(() => '---'), ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+}
+
+/** The same for machines to read. */
+export function summary(rows: readonly Row[]): object {
+  return rows.map((row) => ({
+    name: row.name,
+    rounds: row.rounds,
+    median: Object.fromEntries(FIGURES.map(({ figure }) => [figure, medianOf(row, figure)])),
+  }));
+}
