@@ -1,0 +1,35 @@
+// npm run soak: what takes too long for npm test. `npm run soak -- busy lab` runs the named parts only.
+
+import { fail, setUp } from './set-up.mjs';
+import { SetUpError } from './set-up/report.mjs';
+import { runAva, runKvmTests } from './test/suites.mjs';
+
+const PARTS = {
+  busy: () => {
+    process.env.MICROVM_BUSY_BOOTS ??= '50';
+    return runAva(['__test__/e2e/busy-boots.test.ts']);
+  },
+  // Tests of the kvm accelerator take their numbers of rounds from MICROVM_SOAK.
+  lab: () => runKvmTests({ seconds: 4 * 3600, env: { MICROVM_SOAK: '1' } }),
+};
+
+try {
+  const asked = process.argv.slice(2);
+  const unknown = asked.find((name) => !(name in PARTS));
+  if (unknown)
+    throw new SetUpError(`There is no part "${unknown}"`, { hint: `Parts: ${Object.keys(PARTS).join(', ')}` });
+  await setUp({ test: true });
+  let passed = 0;
+  let failed = 0;
+  for (const [name, run] of Object.entries(PARTS)) {
+    if (asked.length > 0 && !asked.includes(name)) continue;
+    console.log(`\nSoak: ${name}`);
+    const outcome = await run();
+    passed += outcome.passed;
+    failed += outcome.failed;
+  }
+  console.log(`\n${passed} passed, ${failed} failed`);
+  process.exitCode = failed > 0 || passed === 0 ? 1 : 0;
+} catch (error) {
+  fail(error);
+}
