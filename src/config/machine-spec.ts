@@ -1,6 +1,7 @@
 /** What the guest's root file system is made from. */
 export type RootfsSpec =
-  | { readonly kind: 'default' | 'none' }
+  | { readonly kind: 'default' }
+  | { readonly kind: 'none' }
   /** A folder or a cpio archive; which one it is shows when the file is looked at. */
   | { readonly kind: 'path'; readonly path: string };
 

@@ -1,80 +1,80 @@
 // What each option may be. The message of a check says what is allowed, so that every problem can be put as "path, value, allowed".
 
-import * as v from 'valibot'
-import type { OptionProblem } from '../errors.ts'
-import { parseMemorySize } from './memory-size.ts'
-import type { BootPhase, KernelFiles, MicroVMOptions } from './options.ts'
-import { problemsOf, unknownOptions } from './problems.ts'
-import { ENVIRONMENT_NAME_RULE, isEnvironmentName, isText, TEXT_RULE } from './text.ts'
+import * as v from 'valibot';
+import type { OptionProblem } from '../errors.ts';
+import { parseMemorySize } from './memory-size.ts';
+import type { BootPhase, KernelFiles, MicroVMOptions } from './options.ts';
+import { problemsOf, unknownOptions } from './problems.ts';
+import { ENVIRONMENT_NAME_RULE, isEnvironmentName, isText, TEXT_RULE } from './text.ts';
 
 /** Options that passed all checks, with the defaults that do not depend on anything. */
 export interface CheckedOptions extends MicroVMOptions {
-  readonly kernel?: string | KernelFiles | undefined
-  readonly cmdline: string
-  readonly cpus: number
-  readonly memory: string | number
-  readonly hugePages: boolean
-  readonly rootfs: string
-  readonly env: Readonly<Record<string, string>>
-  readonly hostname: string
-  readonly accelerator: 'auto' | 'kvm' | 'tcg'
-  readonly bootTimeout?: number | undefined
-  readonly kvmDevice: string
+  readonly kernel?: string | KernelFiles | undefined;
+  readonly cmdline: string;
+  readonly cpus: number;
+  readonly memory: string | number;
+  readonly hugePages: boolean;
+  readonly rootfs: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly hostname: string;
+  readonly accelerator: 'auto' | 'kvm' | 'tcg';
+  readonly bootTimeout?: number | undefined;
+  readonly kvmDevice: string;
 }
 
-const PAGE_BYTES = 4096
-const HUGE_PAGE_BYTES = 2 ** 21
-const MIN_MEMORY_BYTES = 2 ** 25
-const MAX_MEMORY_BYTES = 2 ** 40
-const MAX_CPUS = 64
+const PAGE_BYTES = 4096;
+const HUGE_PAGE_BYTES = 2 ** 21;
+const MIN_MEMORY_BYTES = 2 ** 25;
+const MAX_MEMORY_BYTES = 2 ** 40;
+const MAX_CPUS = 64;
 /** The longest delay that a Node timer can have. */
-const MAX_TIMEOUT_MS = 2 ** 31 - 1
+const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 
 const isWhole = (value: unknown, from: number, to: number): boolean =>
-  typeof value === 'number' && Number.isInteger(value) && value >= from && value <= to
+  typeof value === 'number' && Number.isInteger(value) && value >= from && value <= to;
 
-const path = v.custom<string>((value) => isText(value) && value !== '', 'a path: text that is not empty, without NUL')
+const path = v.custom<string>((value) => isText(value) && value !== '', 'a path: text that is not empty, without NUL');
 
-const cpus = v.custom<number>((value) => isWhole(value, 1, MAX_CPUS), `a whole number, 1 to ${MAX_CPUS}`)
+const cpus = v.custom<number>((value) => isWhole(value, 1, MAX_CPUS), `a whole number, 1 to ${MAX_CPUS}`);
 
 const milliseconds = v.custom<number>(
   (value) => isWhole(value, 1, MAX_TIMEOUT_MS),
   `whole milliseconds, 1 to ${MAX_TIMEOUT_MS}`,
-)
+);
 
-const memory = v.custom<string | number>(
-  (value) => {
-    const bytes = parseMemorySize(value)
-    return isWhole(bytes, MIN_MEMORY_BYTES, MAX_MEMORY_BYTES) && Number(bytes) % PAGE_BYTES === 0
-  },
-  `'256MiB', '1GiB' or a number of bytes: 32 MiB to 1 TiB, a multiple of ${PAGE_BYTES} bytes`,
-)
+const memory = v.custom<string | number>((value) => {
+  const bytes = parseMemorySize(value);
+  return isWhole(bytes, MIN_MEMORY_BYTES, MAX_MEMORY_BYTES) && Number(bytes) % PAGE_BYTES === 0;
+}, `'256MiB', '1GiB' or a number of bytes: 32 MiB to 1 TiB, a multiple of ${PAGE_BYTES} bytes`);
 
 const cmdline = v.custom<string>(
   (value) => typeof value === 'string' && /^[\x20-\x7e]*$/.test(value),
   'printable ASCII text in one line',
-)
+);
 
 const rootfs = v.custom<string>(
   (value) => isText(value) && value !== '',
   "'default', 'none', or the path of a folder or a cpio archive",
-)
+);
 
 const environment = v.pipe(
   v.custom<object>(isRecord, 'an object of names and texts'),
   v.record(v.custom<string>(isEnvironmentName, ENVIRONMENT_NAME_RULE), v.custom<string>(isText, TEXT_RULE)),
-)
+);
 
 const hostname = v.custom<string>(
   (value) => typeof value === 'string' && /^[a-z0-9](?:[a-z0-9.-]{0,62}[a-z0-9])?$/i.test(value),
   'up to 64 letters, digits, dots and hyphens, no dot or hyphen at an end',
-)
+);
 
-const kernelEntries = { image: path, modules: v.optional(path) }
+const kernelEntries = { image: path, modules: v.optional(path) };
 
 const optionEntries = {
   kernel: v.optional(
-    v.union([path, v.looseObject(kernelEntries, 'the path of the image')], 'a path, or { image, modules } with the path of the modules folder'),
+    v.union(
+      [path, v.looseObject(kernelEntries, 'the path of the image')],
+      'a path, or { image, modules } with the path of the modules folder',
+    ),
   ),
   cmdline: v.optional(cmdline, ''),
   cpus: v.optional(cpus, 1),
@@ -88,7 +88,7 @@ const optionEntries = {
   kvmDevice: v.optional(path, '/dev/kvm'),
   onPhase: v.optional(v.custom<(phase: BootPhase) => void>((value) => typeof value === 'function', 'a function')),
   signal: v.optional(v.custom<AbortSignal>((value) => value instanceof AbortSignal, 'an AbortSignal')),
-}
+};
 
 const optionsSchema = v.pipe(
   v.custom<object>(isRecord, 'an object of options'),
@@ -101,23 +101,23 @@ const optionsSchema = v.pipe(
     ),
     ['memory'],
   ),
-)
+);
 
 /** All that is wrong with the options, or the options with their defaults. */
 export function checkOptions(options: unknown): CheckedOptions | readonly OptionProblem[] {
-  const { success, output, issues } = v.safeParse(optionsSchema, options)
+  const { success, output, issues } = v.safeParse(optionsSchema, options);
   const problems = [
     ...problemsOf(issues ?? []),
     ...unknownOptions(options, Object.keys(optionEntries)),
     ...unknownOptions(kernelOf(options), Object.keys(kernelEntries), ['kernel']),
-  ]
-  return success && problems.length === 0 ? output : problems
+  ];
+  return success && problems.length === 0 ? output : problems;
 }
 
 function isRecord(value: unknown): boolean {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function kernelOf(options: unknown): unknown {
-  return typeof options === 'object' && options !== null && 'kernel' in options ? options.kernel : undefined
+  return typeof options === 'object' && options !== null && 'kernel' in options ? options.kernel : undefined;
 }

@@ -1,129 +1,129 @@
 // A private folder per machine for its sockets. A listening socket in it is the lock: whoever connects knows that the owner lives, across
 // PID namespaces too, and the kernel takes it away however the owner dies. Folders without an answering lock are swept.
 
-import { randomBytes } from 'node:crypto'
-import { rmSync } from 'node:fs'
-import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises'
-import { connect, createServer, type Server } from 'node:net'
-import { join } from 'node:path'
-import { MicroVMError, errnoOf } from '../errors.ts'
-import { runtimeRoot } from './runtime-root.ts'
-import { checkSocketPath } from './socket-path.ts'
+import { randomBytes } from 'node:crypto';
+import { rmSync } from 'node:fs';
+import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
+import { connect, createServer, type Server } from 'node:net';
+import { join } from 'node:path';
+import { MicroVMError, errnoOf } from '../errors.ts';
+import { runtimeRoot } from './runtime-root.ts';
+import { checkSocketPath } from './socket-path.ts';
 
-const LOCK = 'lock'
+const LOCK = 'lock';
 /** Folders that are being made or removed: no owner is asked, their age decides. */
-const UNFINISHED = /^\.(?:new|dead)-/
-const UNFINISHED_MAX_AGE_MS = 60_000
+const UNFINISHED = /^\.(?:new|dead)-/;
+const UNFINISHED_MAX_AGE_MS = 60_000;
 /** Room for the suffix that a guest's port adds to a socket's name. */
-const LONGEST_SUFFIX = '_4294967295'
+const LONGEST_SUFFIX = '_4294967295';
 
 /** A private folder for one machine's sockets. */
 export interface RuntimeFolder {
-  readonly path: string
+  readonly path: string;
   /** The path of a socket in the folder; throws when it, with a `_<port>` suffix, is too long for Linux. */
-  socketPath(name: string): string
+  socketPath(name: string): string;
   /** Removes the folder and all in it. Calling it again does nothing. */
-  remove(): Promise<void>
+  remove(): Promise<void>;
   /** The same for `process.on('exit')`. */
-  removeSync(): void
+  removeSync(): void;
 }
 
 /** Makes a private folder, after sweeping those whose owners died. */
 export async function createRuntimeFolder(root?: string): Promise<RuntimeFolder> {
-  const parent = root ?? (await runtimeRoot())
-  await sweepRuntimeFolders(parent)
-  const name = randomBytes(6).toString('hex')
-  const path = join(parent, name)
-  checkSocketPath(join(path, LOCK))
-  const unfinished = join(parent, `.new-${name}`)
+  const parent = root ?? (await runtimeRoot());
+  await sweepRuntimeFolders(parent);
+  const name = randomBytes(6).toString('hex');
+  const path = join(parent, name);
+  checkSocketPath(join(path, LOCK));
+  const unfinished = join(parent, `.new-${name}`);
   try {
-    await mkdir(unfinished, { mode: 0o700 })
+    await mkdir(unfinished, { mode: 0o700 });
     // The lock answers before the folder has its name, so no sweeper can take the folder for a dead one.
-    const lock = await listen(join(unfinished, LOCK))
-    await rename(unfinished, path)
-    return new LockedFolder(path, lock)
+    const lock = await listen(join(unfinished, LOCK));
+    await rename(unfinished, path);
+    return new LockedFolder(path, lock);
   } catch (cause) {
-    await rm(unfinished, { recursive: true, force: true })
-    if (cause instanceof MicroVMError) throw cause
-    throw new MicroVMError('ERR_RUNTIME_FOLDER', `Cannot make a folder in ${parent} (${errnoOf(cause)})`, { cause })
+    await rm(unfinished, { recursive: true, force: true });
+    if (cause instanceof MicroVMError) throw cause;
+    throw new MicroVMError('ERR_RUNTIME_FOLDER', `Cannot make a folder in ${parent} (${errnoOf(cause)})`, { cause });
   }
 }
 
 /** Removes the folders whose owners are gone; gives their names. Any number of processes may do it at the same time. */
 export async function sweepRuntimeFolders(root: string): Promise<string[]> {
-  const names = await readdir(root)
-  const swept = await Promise.all(names.map(async (name) => ((await isAbandoned(root, name)) ? name : undefined)))
-  const abandoned = swept.filter((name) => name !== undefined)
-  await Promise.all(abandoned.map((name) => removeFolder(join(root, name))))
-  return abandoned
+  const names = await readdir(root);
+  const swept = await Promise.all(names.map(async (name) => ((await isAbandoned(root, name)) ? name : undefined)));
+  const abandoned = swept.filter((name) => name !== undefined);
+  await Promise.all(abandoned.map((name) => removeFolder(join(root, name))));
+  return abandoned;
 }
 
 class LockedFolder implements RuntimeFolder {
-  readonly path: string
-  readonly #lock: Server
+  readonly path: string;
+  readonly #lock: Server;
 
   constructor(path: string, lock: Server) {
-    this.path = path
-    this.#lock = lock
+    this.path = path;
+    this.#lock = lock;
   }
 
   socketPath(name: string): string {
-    const path = join(this.path, name)
-    checkSocketPath(`${path}${LONGEST_SUFFIX}`)
-    return path
+    const path = join(this.path, name);
+    checkSocketPath(`${path}${LONGEST_SUFFIX}`);
+    return path;
   }
 
   async remove(): Promise<void> {
-    if (!this.#lock.listening) return
+    if (!this.#lock.listening) return;
     // The folder goes first: while the lock answers nobody else touches it.
-    await removeFolder(this.path)
-    this.#lock.close()
+    await removeFolder(this.path);
+    this.#lock.close();
   }
 
   removeSync(): void {
-    if (!this.#lock.listening) return
-    rmSync(this.path, { recursive: true, force: true })
-    this.#lock.close()
+    if (!this.#lock.listening) return;
+    rmSync(this.path, { recursive: true, force: true });
+    this.#lock.close();
   }
 }
 
 function listen(path: string): Promise<Server> {
   // One who asks has his answer by connecting: there is nothing to say.
-  const server = createServer((connection) => connection.destroy())
-  server.unref()
+  const server = createServer((connection) => connection.destroy());
+  server.unref();
   return new Promise((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(checkSocketPath(path), () => resolve(server))
-  })
+    server.once('error', reject);
+    server.listen(checkSocketPath(path), () => resolve(server));
+  });
 }
 
 async function isAbandoned(root: string, name: string): Promise<boolean> {
-  const path = join(root, name)
+  const path = join(root, name);
   if (UNFINISHED.test(name)) {
-    const made = await stat(path).catch(() => undefined)
-    return made !== undefined && Date.now() - made.ctimeMs > UNFINISHED_MAX_AGE_MS
+    const made = await stat(path).catch(() => undefined);
+    return made !== undefined && Date.now() - made.ctimeMs > UNFINISHED_MAX_AGE_MS;
   }
-  return /^[0-9a-f]{12}$/.test(name) && !(await answers(join(path, LOCK)))
+  return /^[0-9a-f]{12}$/.test(name) && !(await answers(join(path, LOCK)));
 }
 
 /** Only a refusal, or a lock that is not there, tells that the owner is gone: a busy owner does not lose its folder. */
 function answers(path: string): Promise<boolean> {
   return new Promise((resolve) => {
-    const connection = connect(path)
-    connection.once('connect', () => resolve(true))
-    connection.once('error', (error) => resolve(!['ECONNREFUSED', 'ENOENT'].includes(errnoOf(error) ?? '')))
-    connection.once('connect', () => connection.destroy())
-  })
+    const connection = connect(path);
+    connection.once('connect', () => resolve(true));
+    connection.once('error', (error) => resolve(!['ECONNREFUSED', 'ENOENT'].includes(errnoOf(error) ?? '')));
+    connection.once('connect', () => connection.destroy());
+  });
 }
 
 /** Takes the folder out of the others' sight first, so that one of many removers does the work. */
 async function removeFolder(path: string): Promise<void> {
-  const dead = join(path, '..', `.dead-${randomBytes(6).toString('hex')}`)
+  const dead = join(path, '..', `.dead-${randomBytes(6).toString('hex')}`);
   try {
-    await rename(path, dead)
+    await rename(path, dead);
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return
-    throw error
+    if (errnoOf(error) === 'ENOENT') return;
+    throw error;
   }
-  await rm(dead, { recursive: true, force: true })
+  await rm(dead, { recursive: true, force: true });
 }

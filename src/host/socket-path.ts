@@ -1,17 +1,17 @@
 // Linux keeps 108 bytes for a Unix socket's path, the closing NUL included; Node cuts longer paths off in silence.
 
-import { MicroVMError } from '../errors.ts'
+import { MicroVMError } from '../errors.ts';
 
 /** The longest path of a Unix socket in bytes. */
-export const MAX_SOCKET_PATH_BYTES = 107
+export const MAX_SOCKET_PATH_BYTES = 107;
 
 /** Gives `path` back, or throws `ERR_SOCKET_PATH_TOO_LONG`. */
 export function checkSocketPath(path: string): string {
-  const bytes = Buffer.byteLength(path)
-  if (bytes <= MAX_SOCKET_PATH_BYTES) return path
+  const bytes = Buffer.byteLength(path);
+  if (bytes <= MAX_SOCKET_PATH_BYTES) return path;
   throw new MicroVMError(
     'ERR_SOCKET_PATH_TOO_LONG',
     `The socket path ${path} has ${bytes} bytes; Linux allows ${MAX_SOCKET_PATH_BYTES}`,
     { hint: 'Point XDG_RUNTIME_DIR or TMPDIR at a folder with a shorter path.' },
-  )
+  );
 }

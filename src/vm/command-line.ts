@@ -1,108 +1,123 @@
 // argv, cwd and env → one script for `/bin/sh -c`, POSIX-quoted: the command channel carries nothing but command lines.
 
-import { randomBytes } from 'node:crypto'
-import type { OptionProblem } from '../errors.ts'
-import { invalidOptions } from '../config/problems.ts'
-import { ENVIRONMENT_NAME_RULE, isEnvironmentName, isText, TEXT_RULE } from '../config/text.ts'
+import { randomBytes } from 'node:crypto';
+import type { OptionProblem } from '../errors.ts';
+import { invalidOptions } from '../config/problems.ts';
+import { ENVIRONMENT_NAME_RULE, isEnvironmentName, isText, TEXT_RULE } from '../config/text.ts';
 
 export interface CommandLineRequest {
   /** The program, or with `shell` the command line. */
-  readonly file: string
-  readonly args?: readonly string[] | undefined
+  readonly file: string;
+  readonly args?: readonly string[] | undefined;
   /** As with node:child_process: `file` and `args` are a line for a shell, `/bin/sh` unless a string names another. */
-  readonly shell?: boolean | string | undefined
-  readonly cwd?: string | undefined
+  readonly shell?: boolean | string | undefined;
+  readonly cwd?: string | undefined;
   /** Variables over the guest's own; undefined ones are left out. */
-  readonly env?: Readonly<Record<string, string | undefined>> | undefined
+  readonly env?: Readonly<Record<string, string | undefined>> | undefined;
 }
 
 export interface CommandLine {
   /** The script for `/bin/sh -c`. */
-  readonly line: string
+  readonly line: string;
   /** The command as one would type it, without cwd and env: for messages. */
-  readonly display: string
+  readonly display: string;
   /** What the shell said when it could not enter `cwd`; undefined when it could. */
-  cwdFailure(reply: { readonly stderr: string; readonly exitCode: number }): string | undefined
+  cwdFailure(reply: { readonly stderr: string; readonly exitCode: number }): string | undefined;
 }
 
 /** Variables that a shell itself uses, checks or forbids to set: these go through env(1), all others through `export`. */
 const SHELL_OWN =
-  /^(?:BASH\w*|COLUMNS|DIRSTACK|ENV|EPOCH\w*|EUID|FUNCNAME|GROUPS|HIST\w*|HOSTTYPE|IFS|LINENO|LINES|MACHTYPE|OLDPWD|OPTARG|OPTERR|OPTIND|OSTYPE|PIPESTATUS|POSIXLY_CORRECT|PPID|PS\d|PWD|RANDOM|SECONDS|SHELLOPTS|SHLVL|SRANDOM|TMOUT|UID|_)$/
-const CWD_EXIT_CODE = 125
+  /^(?:BASH\w*|COLUMNS|DIRSTACK|ENV|EPOCH\w*|EUID|FUNCNAME|GROUPS|HIST\w*|HOSTTYPE|IFS|LINENO|LINES|MACHTYPE|OLDPWD|OPTARG|OPTERR|OPTIND|OSTYPE|PIPESTATUS|POSIXLY_CORRECT|PPID|PS\d|PWD|RANDOM|SECONDS|SHELLOPTS|SHLVL|SRANDOM|TMOUT|UID|_)$/;
+const CWD_EXIT_CODE = 125;
 
 /** Makes the script. Throws `ERR_INVALID_OPTIONS` with all that cannot be handed to a shell. */
 export function commandLine(request: CommandLineRequest): CommandLine {
-  const { file, args = [], shell = false, cwd, env = {} } = request
-  checkRequest(request)
+  const { file, args = [], shell = false, cwd, env = {} } = request;
+  checkRequest(request);
 
-  const words = shell === false ? [file, ...args].map(quote) : [[file, ...args].join(' ')]
-  const display = words.join(' ')
-  const variables = Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined)
-  const exported = variables.filter(([name]) => !SHELL_OWN.test(name))
-  const viaEnv = variables.filter(([name]) => SHELL_OWN.test(name))
-  const marker = `microvm-cwd-${randomBytes(8).toString('hex')}`
+  const words = shell === false ? [file, ...args].map(quote) : [[file, ...args].join(' ')];
+  const display = words.join(' ');
+  const variables = Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined);
+  const exported = variables.filter(([name]) => !SHELL_OWN.test(name));
+  const viaEnv = variables.filter(([name]) => SHELL_OWN.test(name));
+  const marker = `microvm-cwd-${randomBytes(8).toString('hex')}`;
 
-  const lines: string[] = []
-  if (cwd !== undefined) lines.push(`cd ${quote(folder(cwd))} || { echo ${marker} >&2; exit ${CWD_EXIT_CODE}; }`)
-  if (exported.length > 0) lines.push(`export ${exported.map(assignment).join(' ')}`)
-  lines.push(invocation(display, shell, viaEnv.map(assignment)))
+  const lines: string[] = [];
+  if (cwd !== undefined) lines.push(`cd ${quote(folder(cwd))} || { echo ${marker} >&2; exit ${CWD_EXIT_CODE}; }`);
+  if (exported.length > 0) lines.push(`export ${exported.map(assignment).join(' ')}`);
+  lines.push(invocation(display, shell, viaEnv.map(assignment)));
 
   return {
     line: lines.join('\n'),
     display,
     cwdFailure({ stderr, exitCode }) {
-      if (cwd === undefined || exitCode !== CWD_EXIT_CODE) return undefined
-      const [said, rest] = stderr.split(`${marker}\n`)
-      return rest === '' ? said?.trim() : undefined
+      if (cwd === undefined || exitCode !== CWD_EXIT_CODE) return undefined;
+      const [said, rest] = stderr.split(`${marker}\n`);
+      return rest === '' ? said?.trim() : undefined;
     },
-  }
+  };
 }
 
 /** One word for a POSIX shell that stands for exactly `text`. */
 export function quote(text: string): string {
-  return /^[\w@%+:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
+  return /^[\w@%+:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
 function assignment([name, value]: readonly [string, string]): string {
-  return `${name}=${quote(value)}`
+  return `${name}=${quote(value)}`;
 }
 
 function invocation(command: string, shell: boolean | string, viaEnv: readonly string[]): string {
-  const prefix = viaEnv.length === 0 ? 'exec' : `exec env ${viaEnv.join(' ')}`
-  if (shell === false) return `${prefix} ${command}`
-  if (shell === true && viaEnv.length === 0) return command
-  return `${prefix} ${quote(shell === true ? '/bin/sh' : shell)} -c ${quote(command)}`
+  const prefix = viaEnv.length === 0 ? 'exec' : `exec env ${viaEnv.join(' ')}`;
+  if (shell === false) return `${prefix} ${command}`;
+  if (shell === true && viaEnv.length === 0) return command;
+  return `${prefix} ${quote(shell === true ? '/bin/sh' : shell)} -c ${quote(command)}`;
 }
 
 /** With a leading `./`, neither CDPATH nor a name like `-` means anything special. */
 function folder(cwd: string): string {
-  return cwd.startsWith('/') ? cwd : `./${cwd}`
+  return cwd.startsWith('/') ? cwd : `./${cwd}`;
 }
 
 function checkRequest({ file, args = [], shell = false, cwd, env = {} }: CommandLineRequest): void {
-  const problems: OptionProblem[] = []
+  const problems: OptionProblem[] = [];
   const check = (isRight: boolean, path: string, value: string, allowed: string): void => {
-    if (!isRight) problems.push({ path, value, allowed })
-  }
-  const argumentsAreList = Array.isArray(args)
-  check(argumentsAreList, 'args', typeof args, 'an array of texts')
+    if (!isRight) problems.push({ path, value, allowed });
+  };
+  const argumentsAreList = Array.isArray(args);
+  check(argumentsAreList, 'args', typeof args, 'an array of texts');
   if (shell === false) {
     // `exec -x` and `env a=b` would read such names as their own options.
-    check(isText(file) && /^[^-][^=]*$/.test(file), 'file', show(file), 'a program: a name or path without =, no - first')
+    check(
+      isText(file) && /^[^-][^=]*$/.test(file),
+      'file',
+      show(file),
+      'a program: a name or path without =, no - first',
+    );
   } else {
-    check(isText(file) && file !== '', 'file', show(file), 'a command line: text without NUL')
-    check(shell === true || (isText(shell) && shell.startsWith('/')), 'shell', show(shell), 'true, false or an absolute path')
+    check(isText(file) && file !== '', 'file', show(file), 'a command line: text without NUL');
+    check(
+      shell === true || (isText(shell) && shell.startsWith('/')),
+      'shell',
+      show(shell),
+      'true, false or an absolute path',
+    );
   }
-  if (argumentsAreList) args.forEach((arg, index) => check(isText(arg), `args[${index}]`, show(arg), TEXT_RULE))
-  check(cwd === undefined || (isText(cwd) && cwd !== ''), 'cwd', show(cwd), 'a path: text that is not empty, without NUL')
+  if (argumentsAreList) args.forEach((arg, index) => check(isText(arg), `args[${index}]`, show(arg), TEXT_RULE));
+  check(
+    cwd === undefined || (isText(cwd) && cwd !== ''),
+    'cwd',
+    show(cwd),
+    'a path: text that is not empty, without NUL',
+  );
   for (const [name, value] of Object.entries(env)) {
-    check(isEnvironmentName(name), `env[${JSON.stringify(name)}]`, show(name), ENVIRONMENT_NAME_RULE)
-    check(value === undefined || isText(value), `env.${name}`, `a ${typeof value}`, TEXT_RULE)
+    check(isEnvironmentName(name), `env[${JSON.stringify(name)}]`, show(name), ENVIRONMENT_NAME_RULE);
+    check(value === undefined || isText(value), `env.${name}`, `a ${typeof value}`, TEXT_RULE);
   }
-  if (problems.length > 0) throw invalidOptions(problems)
+  if (problems.length > 0) throw invalidOptions(problems);
 }
 
 function show(value: unknown): string {
-  const text = JSON.stringify(value) ?? String(value)
-  return text.length > 80 ? `${text.slice(0, 77)}...` : text
+  const text = JSON.stringify(value) ?? String(value);
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }
