@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 
 use napi::Env;
@@ -46,7 +47,8 @@ pub(crate) fn stop_at_end_of_env<T: Stop + 'static>(env: &Env, thing: &Arc<T>) -
             let owned = OWNED.with_borrow_mut(|environments| environments.remove(&key));
             for thing in owned.unwrap_or_default().things {
                 if let Some(thing) = thing.upgrade() {
-                    thing.stop();
+                    // A panic here would cross into C and end the process; the others still want to be stopped.
+                    let _ = catch_unwind(AssertUnwindSafe(|| thing.stop()));
                 }
             }
         })?;

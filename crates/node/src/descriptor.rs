@@ -10,7 +10,7 @@ use crate::error::BindingError;
 
 /// Two connected stream sockets. Both belong to the caller: hand one to a `net.Socket`, and close
 /// the other with `fs.closeSync` once it was passed on.
-#[napi]
+#[napi(catch_unwind)]
 pub fn socket_pair(env: Env) -> napi::Result<Vec<RawFd>> {
     let (near, far) = UnixStream::pair()
         .map_err(|error| BindingError::system("Cannot make a socket pair", &error).into_js(&env))?;

@@ -20,7 +20,7 @@ pub struct BindingGuestSpeed {
 }
 
 /// Measures on the KVM device at `kvm_device`; takes up to 0.1 s on a slow host.
-#[napi]
+#[napi(catch_unwind)]
 pub fn measure_guest_speed(
     env: &Env,
     kvm_device: String,

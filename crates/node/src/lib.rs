@@ -9,6 +9,7 @@
 //! - What owns threads, processes or descriptors is stopped when its environment ends ([`cleanup`]),
 //!   so that a terminated worker leaves nothing. That does not happen on `process.exit()`, which
 //!   the TypeScript side covers.
+//! - A panic becomes an exception: `catch_unwind` on every function, and [`promise`] for its part.
 //! - Every failure becomes an `Error` with a stable `code` in [`error`], and nowhere else.
 
 mod cleanup;

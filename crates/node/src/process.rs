@@ -59,7 +59,7 @@ pub struct BindingChild {
 }
 
 /// Starts a helper; blocks for the time of an `execve`.
-#[napi]
+#[napi(catch_unwind)]
 pub fn spawn_helper(env: Env, options: BindingSpawnOptions) -> napi::Result<BindingChild> {
     let mut child = start(options).map_err(|error| error.into_js(&env))?;
     let stderr = Mutex::new(child.take_stderr());
@@ -97,21 +97,21 @@ fn start(options: BindingSpawnOptions) -> Result<Child, BindingError> {
 #[napi]
 impl BindingChild {
     /// Process number, for messages.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn pid(&self) -> u32 {
         self.child.pid()
     }
 
     /// This end of the captured standard error, which then belongs to the caller; `null` when it
     /// was not captured, or taken before.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn take_stderr(&self) -> Option<RawFd> {
         let mut stderr = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
         stderr.take().map(IntoRawFd::into_raw_fd)
     }
 
     /// Resolves when it has ended.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn wait<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, BindingExitStatus>> {
         let child = Arc::clone(&self.child);
         promise::blocking(env, move || {
@@ -125,7 +125,7 @@ impl BindingChild {
     }
 
     /// Sends a signal; one that comes too late is no error.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn kill(&self, env: Env, signal: i32) -> napi::Result<()> {
         self.child.kill(signal).map_err(|error| {
             BindingError::system("Cannot signal a helper process", &error).into_js(&env)

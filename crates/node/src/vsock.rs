@@ -32,7 +32,7 @@ pub struct BindingVsockHost {
 }
 
 /// Makes the device; it listens when this returns.
-#[napi]
+#[napi(catch_unwind)]
 pub fn serve_vsock(env: Env, options: BindingVsockOptions) -> napi::Result<BindingVsockHost> {
     let host = serve(options).map_err(|error| error.into_js(&env))?;
     let host = Arc::new(host);
@@ -60,7 +60,7 @@ impl Stop for VhostUserHost {
 #[napi]
 impl BindingVsockHost {
     /// Ends its threads and removes its sockets; resolves when that is done.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn stop<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, ()>> {
         let host = Arc::clone(&self.host);
         promise::blocking(env, move || {
@@ -70,7 +70,7 @@ impl BindingVsockHost {
     }
 
     /// The same, for a process that is about to exit.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn stop_sync(&self) {
         self.host.stop();
     }

@@ -26,7 +26,7 @@ export function qemuArguments(machine: ResolvedMachine, wiring: QemuWiring): str
     '-no-reboot',
     // Stopped until the control channel is ready, so that no event is missed.
     '-S',
-    ['-machine', 'q35,usb=off,vmport=off,sata=off,smbus=off,graphics=off,memory-backend=ram'],
+    ['-machine', 'q35,usb=off,vmport=off,sata=off,smbus=off,memory-backend=ram'],
     ['-accel', 'tcg,thread=multi'],
     // Five-level page tables would only make each page walk dearer.
     ['-cpu', 'max,la57=off'],
