@@ -1,0 +1,3 @@
+import { bootFailureBehaviours } from '../helpers/behaviours/boot-failures.ts';
+
+bootFailureBehaviours('kvm');

@@ -1,0 +1,3 @@
+import { endingBehaviours } from '../helpers/behaviours/endings.ts';
+
+endingBehaviours('kvm');

@@ -1,0 +1,3 @@
+import { roundsLeaveNothing } from '../helpers/behaviours/rounds.ts';
+
+roundsLeaveNothing('kvm', 20);

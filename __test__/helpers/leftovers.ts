@@ -1,0 +1,62 @@
+// What a process holds, to compare before and after.
+
+import { readdir, readFile, readlink } from 'node:fs/promises';
+import path from 'node:path';
+import { tmpdir } from 'node:os';
+
+/** Everything a machine could leave behind in this process and beside it. */
+export interface Holdings {
+  /** Targets of open descriptors that are not Node's own pipes and event descriptors. */
+  readonly descriptors: readonly string[];
+  readonly threads: readonly string[];
+  readonly children: readonly string[];
+  readonly runtimeFolders: readonly string[];
+}
+
+/** What this process holds right now. */
+export async function holdings(): Promise<Holdings> {
+  return {
+    descriptors: await descriptors(),
+    threads: await threads(),
+    children: await children(),
+    runtimeFolders: await runtimeFolders(),
+  };
+}
+
+async function descriptors(): Promise<string[]> {
+  const targets = await Promise.all(
+    (await readdir('/proc/self/fd')).map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => undefined)),
+  );
+  // Inode numbers differ from run to run: sockets are counted by kind.
+  return targets
+    .filter((target) => target !== undefined && !target.startsWith('/proc/'))
+    .map((target) => (target as string).replace(/:\[\d+\]$/, ''))
+    .toSorted();
+}
+
+async function threads(): Promise<string[]> {
+  const names = await Promise.all(
+    (await readdir('/proc/self/task')).map((id) => readFile(`/proc/self/task/${id}/comm`, 'utf8').catch(() => '')),
+  );
+  return names.map((name) => name.trim()).toSorted();
+}
+
+/** Command names of the children of all threads of this process. */
+async function children(): Promise<string[]> {
+  const lists = await Promise.all(
+    (await readdir('/proc/self/task')).map((id) => readFile(`/proc/self/task/${id}/children`, 'utf8').catch(() => '')),
+  );
+  const ids = lists.flatMap((list) => list.split(' ')).filter((id) => id !== '');
+  const names = await Promise.all(ids.map((id) => readFile(`/proc/${id}/comm`, 'utf8').catch(() => '')));
+  return names.map((name) => name.trim()).toSorted();
+}
+
+/** The machines' private folders of this user. */
+export async function runtimeFolders(): Promise<string[]> {
+  const roots = [
+    path.join(process.env['TMPDIR'] ?? tmpdir(), `microvm-${process.getuid?.() ?? 0}`),
+    ...(process.env['XDG_RUNTIME_DIR'] ? [path.join(process.env['XDG_RUNTIME_DIR'], 'microvm')] : []),
+  ];
+  const lists = await Promise.all(roots.map((root) => readdir(root).catch(() => [])));
+  return lists.flat().toSorted();
+}
