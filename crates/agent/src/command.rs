@@ -298,12 +298,12 @@ fn run_shell(
         // SAFETY: the call takes numbers only. The sources lie above 2, so none is overwritten.
         unsafe { libc::dup2(stream, number) };
     }
+    // All of the agent's own are closed by execve; this is for what it may have inherited itself.
+    // SAFETY: the call takes numbers only. This copy of the agent runs no destructors, so nobody misses a descriptor.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
     // SAFETY: the call has no preconditions.
     unsafe { libc::setsid() };
-    for signal in 1..=64 {
-        // SAFETY: SIG_DFL installs no function.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
+    reset_dispositions();
     // SAFETY: an all-zero sigset_t is the empty set on Linux.
     let empty: libc::sigset_t = unsafe { mem::zeroed() };
     // SAFETY: the set lives through the call; no old mask is asked for.
@@ -329,6 +329,26 @@ fn run_shell(
     unsafe { libc::write(2, reason.as_ptr().cast(), reason.len()) };
     // SAFETY: _exit ends this child only.
     unsafe { libc::_exit(i32::from(exit_code)) }
+}
+
+/// Ignored signals stay ignored across `execve`; the agent ignores SIGPIPE.
+fn reset_dispositions() {
+    // The kernel's own structure (handler, flags, restorer, mask): all zeroes is SIG_DFL, and its size is the same on
+    // x86-64 and arm64. libc's function would leave out the two signals that libc keeps for itself.
+    let default = [0_u64; 4];
+    let (none, mask_bytes) = (ptr::null::<u64>(), size_of::<u64>());
+    for signal in 1..=64_i32 {
+        // SAFETY: the structure lives through the call and installs no function.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                none,
+                mask_bytes,
+            )
+        };
+    }
 }
 
 #[cfg(test)]

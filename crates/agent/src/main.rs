@@ -31,6 +31,7 @@ mod modules;
 mod mounts;
 mod network;
 mod power;
+mod readiness;
 mod reaper;
 mod serve;
 mod settings;

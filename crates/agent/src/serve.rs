@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::time::TimeSpec;
@@ -17,6 +16,7 @@ use crate::command::RunningCommand;
 use crate::console::note;
 use crate::dial::{Address, Attempt, DialError};
 use crate::power::{self, Ending, POWEROFF_COMMAND, Role};
+use crate::readiness::{self, Events};
 use crate::reaper;
 use crate::signals::{self, Request};
 
@@ -29,11 +29,6 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 const FAREWELL: Duration = Duration::from_millis(500);
 /// How long processes have between SIGTERM and SIGKILL.
 const TERMINATION: Duration = Duration::from_secs(2);
-
-/// The other side has gone, or has said that it will send no more.
-const GONE: PollFlags = PollFlags::from_bits_retain(libc::POLLRDHUP)
-    .union(PollFlags::POLLHUP)
-    .union(PollFlags::POLLERR);
 
 /// PID 1 between the boot and the end.
 #[derive(Debug)]
@@ -66,12 +61,12 @@ enum State {
     Over(Ending),
 }
 
-/// What `poll` has found.
+/// What was found.
 #[derive(Debug)]
 struct Ready {
     signals: bool,
     timer: bool,
-    channel: PollFlags,
+    channel: Events,
     stdout: bool,
     stderr: bool,
 }
@@ -114,40 +109,23 @@ impl Agent {
     }
 
     fn wait(&self) -> Ready {
-        let (channel, interest) = self.state.channel();
         let (stdout, stderr) = match &self.state {
             State::Running(_, command) => (command.stdout.pipe(), command.stderr.pipe()),
             _ => (None, None),
         };
-        let watched = [
-            Some((self.signals.as_fd(), PollFlags::POLLIN)),
-            Some((self.timer.as_fd(), PollFlags::POLLIN)),
-            channel.map(|channel| (channel, interest)),
-            stdout.map(|pipe| (pipe, PollFlags::POLLIN)),
-            stderr.map(|pipe| (pipe, PollFlags::POLLIN)),
-        ];
-        let mut polled: Vec<_> = watched
-            .iter()
-            .flatten()
-            .map(|(fd, interest)| PollFd::new(*fd, *interest))
-            .collect();
-        // EINTR and the like are wake-ups without events: the loop comes back.
-        let _ = poll(&mut polled, PollTimeout::NONE);
-
-        let mut found = polled
-            .iter()
-            .map(|entry| entry.revents().unwrap_or(PollFlags::empty()));
-        let [signals, timer, channel, stdout, stderr] = watched.map(|watched| {
-            watched
-                .and_then(|_| found.next())
-                .unwrap_or(PollFlags::empty())
-        });
+        let [signals, timer, channel, stdout, stderr] = readiness::wait([
+            Some((self.signals.as_fd(), Events::READABLE)),
+            Some((self.timer.as_fd(), Events::READABLE)),
+            self.state.channel(),
+            stdout.map(|pipe| (pipe, Events::READABLE)),
+            stderr.map(|pipe| (pipe, Events::READABLE)),
+        ]);
         Ready {
-            signals: !signals.is_empty(),
-            timer: !timer.is_empty(),
+            signals: signals.any(),
+            timer: timer.any(),
             channel,
-            stdout: !stdout.is_empty(),
-            stderr: !stderr.is_empty(),
+            stdout: stdout.any(),
+            stderr: stderr.any(),
         }
     }
 
@@ -181,8 +159,8 @@ impl Agent {
     }
 
     fn step(&mut self, state: State, ready: &Ready) -> State {
-        let touched = !ready.channel.is_empty();
-        let gone = ready.channel.intersects(GONE);
+        let touched = ready.channel.any();
+        let gone = ready.channel.has(Events::GONE);
         match state {
             State::Waiting if ready.timer => self.dial(),
             State::Dialing(attempt) if touched => match attempt.finish() {
@@ -322,18 +300,18 @@ impl Agent {
 
 impl State {
     /// The connection, if there is one, and what is awaited on it.
-    fn channel(&self) -> (Option<BorrowedFd<'_>>, PollFlags) {
+    fn channel(&self) -> Option<(BorrowedFd<'_>, Events)> {
         match self {
-            Self::Dialing(attempt) => (Some(attempt.as_fd()), PollFlags::POLLOUT),
-            Self::Idle(connection) => (Some(connection.as_fd()), PollFlags::POLLIN),
+            Self::Dialing(attempt) => Some((attempt.as_fd(), Events::WRITABLE)),
+            Self::Idle(connection) => Some((connection.as_fd(), Events::READABLE)),
             // A second command stays in the socket until this one is answered.
             Self::Running(connection, _) | Self::Leaving(connection) => {
-                (Some(connection.as_fd()), GONE)
+                Some((connection.as_fd(), Events::GONE))
             }
             Self::Replying(connection, _) | Self::Acknowledging(connection, _) => {
-                (Some(connection.as_fd()), PollFlags::POLLOUT)
+                Some((connection.as_fd(), Events::WRITABLE))
             }
-            Self::Waiting | Self::Terminating(_) | Self::Over(_) => (None, PollFlags::empty()),
+            Self::Waiting | Self::Terminating(_) | Self::Over(_) => None,
         }
     }
 
