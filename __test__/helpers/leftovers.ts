@@ -1,8 +1,10 @@
 // What a process holds, to compare before and after.
 
+import { execFile } from 'node:child_process';
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import path from 'node:path';
 import { tmpdir } from 'node:os';
+import { promisify } from 'node:util';
 
 /** Everything a machine could leave behind in this process and beside it. */
 export interface Holdings {
@@ -18,7 +20,7 @@ export async function holdings(): Promise<Holdings> {
   return {
     descriptors: await descriptors(),
     threads: await threads(),
-    children: await children(),
+    children: (await children()).map(({ name }) => name).toSorted(),
     runtimeFolders: await runtimeFolders(),
   };
 }
@@ -41,14 +43,23 @@ async function threads(): Promise<string[]> {
   return names.map((name) => name.trim()).toSorted();
 }
 
-/** Command names of the children of all threads of this process. */
-async function children(): Promise<string[]> {
+/** The children of all threads of this process. */
+export async function children(): Promise<{ readonly pid: number; readonly name: string }[]> {
   const lists = await Promise.all(
     (await readdir('/proc/self/task')).map((id) => readFile(`/proc/self/task/${id}/children`, 'utf8').catch(() => '')),
   );
-  const ids = lists.flatMap((list) => list.split(' ')).filter((id) => id !== '');
-  const names = await Promise.all(ids.map((id) => readFile(`/proc/${id}/comm`, 'utf8').catch(() => '')));
-  return names.map((name) => name.trim()).toSorted();
+  const pids = lists.flatMap((list) => list.split(' ')).filter((id) => id !== '');
+  return Promise.all(
+    pids.map(async (pid) => ({
+      pid: Number(pid),
+      name: (await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '')).trim(),
+    })),
+  );
+}
+
+/** Resolves when a process that is not ours has ended: `tail --pid` waits for it. */
+export async function processEnd(pid: number): Promise<void> {
+  await promisify(execFile)('tail', ['--pid', String(pid), '-f', '/dev/null']);
 }
 
 /** The machines' private folders of this user. */

@@ -1,0 +1,3 @@
+import { ownerDeathBehaviours } from '../helpers/behaviours/owner-death.ts';
+
+ownerDeathBehaviours('kvm');

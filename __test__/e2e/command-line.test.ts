@@ -1,0 +1,3 @@
+import { commandLineBehaviours } from '../helpers/behaviours/command-line.ts';
+
+commandLineBehaviours('tcg');

@@ -1,0 +1,82 @@
+// `microvm run` as a user meets it: streams, exit codes, JSON, interruption.
+
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+
+import test from 'ava';
+
+import type { AcceleratorName } from '../guest.ts';
+
+const MAIN = fileURLToPath(new URL('../../../src/cli/main.ts', import.meta.url));
+
+interface Finished {
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly exitCode: number | null;
+}
+
+/** Runs `microvm` with these words. */
+export function microvm(args: readonly string[], input = ''): Promise<Finished> {
+  return new Promise((resolve) => {
+    const child = execFile(process.execPath, [MAIN, ...args], (_error, stdout, stderr) =>
+      resolve({ stdout, stderr, exitCode: child.exitCode }),
+    );
+    child.stdin?.end(input);
+  });
+}
+
+/** Declares the tests of `run` with a guest. */
+export function commandLineBehaviours(accelerator: AcceleratorName): void {
+  const run = ['run', '--accelerator', accelerator];
+
+  test.serial("output goes where it belongs and the exit code is the command's", async (t) => {
+    t.deepEqual(await microvm([...run, '--', 'sh', '-c', 'echo out; echo err >&2; exit 7']), {
+      stdout: 'out\n',
+      stderr: 'err\n',
+      exitCode: 7,
+    });
+  });
+
+  test.serial('-i passes standard input on, --env and --cwd reach the command', async (t) => {
+    const line = 'read word; echo "$word $A $PWD"';
+    const { stdout } = await microvm(
+      [...run, '-i', '--env', 'A=1=2', '--cwd', '/tmp', '--', 'sh', '-c', line],
+      'hey\n',
+    );
+    t.is(stdout, 'hey 1=2 /tmp\n');
+  });
+
+  test.serial('--timeout ends with 124', async (t) => {
+    const { exitCode, stderr } = await microvm([...run, '--timeout', '500', '--', 'sleep', '100']);
+    t.is(exitCode, 124);
+    t.regex(stderr, /500 ms/);
+  });
+
+  test.serial('--json tells output, exit code and timings', async (t) => {
+    const { stdout, exitCode } = await microvm([...run, '--json', '--', 'no-such-program']);
+    const data = JSON.parse(stdout) as Record<string, unknown>;
+    t.is(exitCode, 127);
+    t.is(data['exitCode'], 127);
+    t.is(data['accelerator'], accelerator);
+    t.like(data, { stdout: '', timedOut: false });
+  });
+
+  test.serial('Ctrl-C stops the machine and exits with 130', async (t) => {
+    const child = spawn(
+      process.execPath,
+      [MAIN, ...run, '--console', '--', 'sh', '-c', 'echo up > /dev/console; sleep 100'],
+      {
+        stdio: ['ignore', 'ignore', 'pipe'],
+      },
+    );
+    t.teardown(() => child.kill('SIGKILL'));
+    let seen = '';
+    for await (const chunk of child.stderr) {
+      seen += String(chunk);
+      if (seen.includes('up')) child.kill('SIGINT');
+    }
+    if (child.exitCode === null) await once(child, 'exit');
+    t.is(child.exitCode, 130);
+  });
+}

@@ -1,0 +1,45 @@
+// What is left when the process that owns a machine is killed: nothing that runs, and files until the next start.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+
+import test from 'ava';
+
+import { type AcceleratorName, bootGuest } from '../guest.ts';
+import { processEnd, runtimeFolders } from '../leftovers.ts';
+
+const OWNER = fileURLToPath(new URL('../../fixtures/owner.ts', import.meta.url));
+
+/** Declares the test. */
+export function ownerDeathBehaviours(accelerator: AcceleratorName): void {
+  test.serial('a SIGKILLed owner takes its machine with it, and the next start sweeps its folder', async (t) => {
+    const owner = spawn(process.execPath, [OWNER, accelerator], { stdio: ['ignore', 'pipe', 'inherit'] });
+    t.teardown(() => owner.kill('SIGKILL'));
+    const [line] = (await once(createInterface(owner.stdout), 'line')) as [string];
+    const { children, folders } = JSON.parse(line) as {
+      children: { pid: number; name: string }[];
+      folders: string[];
+    };
+    t.true(folders.length > 0);
+    if (accelerator === 'tcg')
+      t.deepEqual(
+        children.map(({ name }) => name),
+        ['qemu-system-x86'],
+      );
+
+    const ended = Promise.all(children.map(({ pid }) => processEnd(pid)));
+    owner.kill('SIGKILL');
+    await once(owner, 'exit');
+    await ended;
+
+    const vm = await bootGuest(t, accelerator);
+    const left = await runtimeFolders();
+    t.deepEqual(
+      folders.filter((folder) => left.includes(folder)),
+      [],
+    );
+    await vm.stop();
+  });
+}
