@@ -113,8 +113,7 @@ export class MicroVM implements AsyncDisposable {
 
   /** Ends the machine at once, like pulling the plug. */
   async kill(): Promise<MachineExit> {
-    await this.#vm.kill();
-    return this.#vm.exited;
+    return this.#vm.kill();
   }
 
   /** The same as {@link stop}. */

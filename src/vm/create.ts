@@ -31,8 +31,8 @@ export interface BootedMachine {
   readonly timings: BootTimings;
   /** Resolves when the machine has ended and nothing of it is left; never rejects. */
   readonly exited: Promise<MachineExit>;
-  /** Ends the machine at once. */
-  readonly kill: () => Promise<void>;
+  /** Ends the machine at once, and tells how it ended. */
+  readonly kill: () => Promise<MachineExit>;
 }
 
 /** Makes the machine. When it rejects, everything that was started or made is gone. */
@@ -108,7 +108,7 @@ async function boot(
     exited,
     async kill() {
       await started.machine.kill();
-      await exited;
+      return exited;
     },
   };
 }

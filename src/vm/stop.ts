@@ -12,22 +12,30 @@ export interface StopOptions {
   readonly timeout?: number | undefined;
 }
 
-/** Asks the agent to power off, and kills the machine when it does not. */
+/** Asks the agent to power off, and kills the machine when it does not. Does nothing when the machine has ended. */
 export async function stop(vm: BootedMachine, { timeout = 10_000 }: StopOptions): Promise<MachineExit> {
-  const deadline = AbortSignal.timeout(timeout);
-  const asked = vm.channel.powerOff({ timeoutMs: timeout, signal: deadline }).then(
-    () => expired(deadline),
-    // It cannot be asked: no use in waiting.
-    () => {},
-  );
-  await Promise.race([vm.exited, asked]);
-  await vm.kill();
-  return vm.exited;
+  const given = new AbortController();
+  const timer = setTimeout(() => given.abort(), timeout);
+  void vm.exited.then(() => given.abort());
+  try {
+    await askToPowerOff(vm, timeout, given.signal);
+  } finally {
+    clearTimeout(timer);
+  }
+  return vm.kill();
 }
 
-function expired(deadline: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (deadline.aborted) return resolve();
-    deadline.addEventListener('abort', () => resolve(), { once: true });
-  });
+/** Returns when the machine has ended, cannot be asked, or `given` is over. */
+async function askToPowerOff(vm: BootedMachine, timeoutMs: number, given: AbortSignal): Promise<void> {
+  // An end that is known already is told before anything else is tried.
+  await Promise.race([vm.exited, Promise.resolve()]);
+  if (given.aborted) return;
+  try {
+    await vm.channel.powerOff({ timeoutMs, signal: given });
+  } catch {
+    // It cannot be asked: no use in waiting.
+    return;
+  }
+  if (given.aborted) return;
+  await new Promise<void>((resolve) => given.addEventListener('abort', () => resolve(), { once: true }));
 }

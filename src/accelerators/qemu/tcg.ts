@@ -104,10 +104,9 @@ class QemuMachine implements RunningMachine {
       await (await this.#control).execute('cont');
     } catch (error) {
       if (error instanceof MicroVMError && error.code === 'ERR_QEMU_TOO_OLD') throw error;
-      const { detail } = await this.kill();
-      throw new MicroVMError('ERR_QEMU_FAILED', `QEMU did not start the machine: ${detail ?? 'it was killed'}`, {
-        cause: error,
-      });
+      await this.kill();
+      const message = `QEMU did not start the machine: ${await this.#qemu.ended}`;
+      throw new MicroVMError('ERR_QEMU_FAILED', message, { cause: error });
     }
   }
 
@@ -145,7 +144,7 @@ class QemuMachine implements RunningMachine {
     const reason = this.#shutdownReason;
     if (reason === 'guest-shutdown') return { reason: 'power-off' };
     if (reason === 'guest-reset' || reason === 'guest-panic') return { reason: 'reset' };
-    if (this.#killed) return { reason: 'stopped', detail: ended };
+    if (this.#killed) return { reason: 'stopped' };
     return { reason: 'failed', detail: `QEMU ended with ${ended}` };
   }
 }
