@@ -1,7 +1,7 @@
 // What runs on any machine. The tests of __test__/e2e-kvm run in the lab: ava.kvm.config.mjs.
 export default {
-  extensions: ['ts'],
-  files: ['__test__/**/*.test.ts', '!__test__/e2e-kvm/**'],
+  extensions: ['ts', 'mjs'],
+  files: ['__test__/**/*.test.{ts,mjs}', '!__test__/e2e-kvm/**'],
   // A process for each file: a crash of native code takes one file along, and leaks can be counted.
   workerThreads: false,
   concurrency: 2,

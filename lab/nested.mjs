@@ -101,17 +101,20 @@ async function runMachine(lab, qemu) {
   const machine = spawn('setpriv', ['--pdeathsig', 'KILL', '--', 'qemu-system-x86_64', ...qemu], {
     stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe', 'pipe'],
   });
+  const [, serial, complaints, stdout, stderr, statusPort] = /** @type {import('node:stream').Readable[]} */ (
+    /** @type {unknown} */ (machine.stdio)
+  );
   let consoleTail = '';
   let status = '';
-  for (const stream of [machine.stdout, machine.stderr]) {
+  for (const stream of [serial, complaints]) {
     stream.setEncoding('utf8').on('data', (text) => {
       consoleTail = (consoleTail + text).slice(-CONSOLE_TAIL);
       if (lab.verbose) process.stderr.write(text);
     });
   }
-  machine.stdio[3].on('data', (chunk) => process.stdout.write(chunk));
-  machine.stdio[4].on('data', (chunk) => process.stderr.write(chunk));
-  machine.stdio[5].setEncoding('utf8').on('data', (text) => (status += text));
+  stdout.on('data', (chunk) => process.stdout.write(chunk));
+  stderr.on('data', (chunk) => process.stderr.write(chunk));
+  statusPort.setEncoding('utf8').on('data', (text) => (status += text));
 
   let stoppedBy;
   const stop = (reason) => {

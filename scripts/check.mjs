@@ -16,6 +16,7 @@ const CHECKS = [
   { name: 'Rust format', command: ['cargo', 'fmt', '--all', '--check'] },
   { name: 'TypeScript lint', command: ['oxlint', '--deny-warnings'] },
   { name: 'Types', command: ['tsc', '-p', 'tsconfig.json'] },
+  { name: 'Types of scripts', command: ['tsc', '-p', 'scripts/tsconfig.json'] },
   { name: 'Import borders', command: ['depcruise', '--config', '.dependency-cruiser.cjs', 'index.ts', 'src'] },
   { name: 'Unused code', command: ['knip'] },
   { name: 'npm licences', command: ['node', 'scripts/check/npm-licences.mjs'] },

@@ -10,10 +10,11 @@ import { SetUpError, noSpace } from './report.mjs';
  * @param {import('node:child_process').SpawnSyncOptions} [options]
  */
 export function capture(file, args, options = {}) {
-  const result = spawnSync(file, args, { encoding: 'utf8', maxBuffer: 64 << 20, ...options });
-  if (result.error && result.error.code !== 'ENOENT') throw result.error;
+  const result = spawnSync(file, args, { maxBuffer: 64 << 20, ...options, encoding: 'utf8' });
+  const error = /** @type {NodeJS.ErrnoException | undefined} */ (result.error);
+  if (error && error.code !== 'ENOENT') throw error;
   return {
-    status: result.error ? 127 : (result.status ?? 128),
+    status: error ? 127 : (result.status ?? 128),
     stdout: result.stdout ?? '',
     stderr: result.stderr ?? '',
   };
@@ -37,13 +38,11 @@ export async function run(file, args, { what, cwd, env, hint, quiet = false }) {
   const keep = (chunk) => {
     tail = (tail + chunk).slice(-8192);
   };
-  for (const [stream, target] of [
-    [child.stdout, process.stdout],
-    [child.stderr, process.stderr],
-  ]) {
-    stream.setEncoding('utf8');
-    stream.on('data', keep);
-    if (!quiet) stream.on('data', (chunk) => target.write(chunk));
+  child.stdout.setEncoding('utf8').on('data', keep);
+  child.stderr.setEncoding('utf8').on('data', keep);
+  if (!quiet) {
+    child.stdout.pipe(process.stdout, { end: false });
+    child.stderr.pipe(process.stderr, { end: false });
   }
 
   const status = await new Promise((resolve, reject) => {
