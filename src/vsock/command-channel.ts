@@ -102,7 +102,7 @@ export class CommandChannel {
     });
   }
 
-  /** Asks the agent to sync and power off; resolves when it was told. Commands that run or wait reject. */
+  /** Asks the agent to sync and power off; resolves when it has agreed. Commands that run or wait reject. */
   async powerOff({ timeoutMs, signal }: AcceptOptions): Promise<void> {
     const gone = (): MicroVMError => aborted('ERR_ABORTED', 'The wait for the agent was aborted', signal);
     const stopping = new MicroVMError('ERR_MACHINE_EXITED', 'The machine was stopped');
@@ -111,7 +111,15 @@ export class CommandChannel {
     this.#interrupt = new AbortController();
     if (this.#connection?.isBusy) this.#connection.close(stopping);
     const connection = await this.#connect(timeoutMs, signal, gone);
-    await connection.send(POWER_OFF, this.#limits);
+    const timeout = { ms: timeoutMs, error: () => powerOffTimedOut(timeoutMs) };
+    try {
+      await connection.exchange(POWER_OFF, { ...this.#limits, timeout, signal });
+    } catch (error) {
+      if (signal?.aborted && error === signal.reason) throw gone();
+      if (!isHangUp(error)) throw error;
+    }
+    // The agent goes as soon as it sees that its answer was taken.
+    connection.close();
   }
 
   /** Closes connection and listener. Calls that run, wait or come later reject with `reason`. */
@@ -204,6 +212,10 @@ function execTimedOut(ms: number): MicroVMError {
 
 function probeTimedOut(ms: number): MicroVMError {
   return new MicroVMError('ERR_CHANNEL_TIMEOUT', `The agent did not answer the probe within ${ms} ms`);
+}
+
+function powerOffTimedOut(ms: number): MicroVMError {
+  return new MicroVMError('ERR_CHANNEL_TIMEOUT', `The agent did not answer the power-off command within ${ms} ms`);
 }
 
 function neverConnected(ms: number, cause: unknown): MicroVMError {

@@ -107,22 +107,6 @@ export class CommandConnection {
     });
   }
 
-  /** Sends a command that has no reply; resolves when the peer has taken it. */
-  send(command: Uint8Array, { maxFrameBytes, sendTimeoutMs }: ExchangeLimits): Promise<void> {
-    return new Promise((resolve, reject) => {
-      if (!this.#isOpen) return reject(notConnected());
-      const timer = setTimeout(() => {
-        reject(sendTimedOut(sendTimeoutMs));
-        this.close();
-      }, sendTimeoutMs);
-      this.#stream.write(encodeCommand(command, maxFrameBytes), (cause) => {
-        clearTimeout(timer);
-        if (cause) reject(writeZero(cause));
-        else resolve();
-      });
-    });
-  }
-
   /** Closes the connection. A running exchange rejects with `reason`. */
   close(reason: MicroVMError = notConnected()): void {
     this.#isOpen = false;
