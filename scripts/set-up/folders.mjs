@@ -1,6 +1,6 @@
 // The folders that the set-up fills.
 
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import {
   mkdirSync,
   readdirSync,
@@ -12,7 +12,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { homedir } from 'node:os';
-import { basename, dirname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** The checkout. */
@@ -28,8 +28,7 @@ export const CACHE =
  * @param {(temporary: string) => void | Promise<void>} fill
  */
 export async function createFolder(folder, fill) {
-  const temporary = join(dirname(folder), `.${basename(folder)}.${process.pid}`);
-  rmSync(temporary, { recursive: true, force: true });
+  const temporary = join(dirname(folder), temporaryName());
   mkdirSync(temporary, { recursive: true });
   try {
     await fill(temporary);
@@ -38,6 +37,13 @@ export async function createFolder(folder, fill) {
   } finally {
     rmSync(temporary, { recursive: true, force: true });
   }
+}
+
+/** As in src/cache/: the name tells `microvm cache clean` whose it is. */
+function temporaryName() {
+  const stat = readFileSync('/proc/self/stat', 'latin1');
+  const startTime = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
+  return `.tmp-${process.pid}-${startTime}-${randomBytes(6).toString('hex')}`;
 }
 
 /**
