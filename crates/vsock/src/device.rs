@@ -25,8 +25,6 @@ const TX: usize = 1;
 /// Descriptors of each queue: rx, tx, event. Nothing is ever sent on the event queue: its one
 /// event tells a guest that it was moved to another machine.
 const QUEUE_SIZES: [u16; 3] = [256; 3];
-/// Chains that one call moves on one queue before others get their turn.
-const BUDGET: usize = 1024;
 /// Most chains that one read of a socket fills.
 const MAX_BATCH: usize = 32;
 
@@ -73,20 +71,10 @@ impl VsockDevice {
             return Ok(());
         };
         let broken = || ring::broken(TX);
-        queue.disable_notification(memory).map_err(broken())?;
         let mut used = 0;
-        loop {
-            if used == BUDGET {
-                self.muxer.wake();
-                break;
-            }
-            let Some(chain) = ring::pop(memory, queue).map_err(broken())? else {
-                if queue.enable_notification(memory).map_err(broken())? {
-                    queue.disable_notification(memory).map_err(broken())?;
-                    continue;
-                }
-                break;
-            };
+        while used < queue.size()
+            && let Some(chain) = ring::pop(memory, queue).map_err(broken())?
+        {
             let head = chain.head_index();
             // What is too short to name a connection can only be dropped.
             if let Some(packet) = GuestBuffer::gather(memory, chain, Access::Read) {
@@ -116,23 +104,19 @@ impl VsockDevice {
         };
         let broken = || ring::broken(RX);
         let used_before = queue.next_used();
-        let mut turns = 0;
-        while let Some(work) = self.muxer.next_work() {
-            if turns >= BUDGET {
-                self.muxer.wake();
-                break;
-            }
+        let mut left = usize::from(queue.size());
+        // A connection whose socket turns out empty uses no chain, but is off the list then.
+        while left > 0
+            && let Some(work) = self.muxer.next_work()
+        {
             let filled = match work {
                 Work::Packet(header) => self.put_packet(memory, queue, &header),
-                Work::Data { id, credit } => self.put_data(memory, queue, id, credit),
+                Work::Data { id, credit } => self.put_data(memory, queue, id, credit, left),
             }
             .map_err(broken())?;
-            match filled {
-                Some(chains) => turns += chains.max(1),
-                // The kick that comes with new buffers brings it back here.
-                None if queue.enable_notification(memory).map_err(broken())? => turns += 1,
-                None => break,
-            }
+            // Without buffers it goes on when the driver adds some.
+            let Some(chains) = filled else { break };
+            left = left.saturating_sub(chains);
         }
         if queue.next_used() != used_before {
             ring::notify(RX, memory, queues).map_err(broken())?;
@@ -171,16 +155,18 @@ impl VsockDevice {
         queue: &mut Queue,
         id: u64,
         credit: u32,
+        most: usize,
     ) -> Result<Option<usize>, virtio_queue::Error> {
         let Some(connection) = self.muxer.connection(id) else {
             self.muxer.data_done();
             return Ok(Some(0));
         };
         let limit = credit as usize;
-        let mut heads = Vec::with_capacity(connection.batch);
-        let mut buffers = Vec::with_capacity(connection.batch);
+        let batch = connection.batch.min(most);
+        let mut heads = Vec::with_capacity(batch);
+        let mut buffers = Vec::with_capacity(batch);
         let mut room = 0;
-        while buffers.len() < connection.batch && room < limit {
+        while buffers.len() < batch && room < limit {
             let Some(chain) = ring::pop(memory, queue)? else {
                 break;
             };
@@ -227,7 +213,7 @@ impl VsockDevice {
                 }
                 // A full read promises more; a short one was all there is.
                 connection.batch = if received == room {
-                    (connection.batch * 2).min(MAX_BATCH)
+                    (batch * 2).min(MAX_BATCH)
                 } else {
                     filled.max(1)
                 };
@@ -286,8 +272,6 @@ impl<M: GuestMemory> Device<M> for VsockDevice {
                 operation: "wait for its sockets",
                 source,
             })?;
-        // A wake-up may be for packets from the guest that were put off.
-        self.drain_tx(memory, queues)?;
         self.fill_rx(memory, queues)
     }
 

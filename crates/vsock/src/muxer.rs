@@ -404,7 +404,12 @@ impl Muxer {
             };
             let buffer = self.buffer_size();
             let connection = Connection::to_guest(ports, self.guest_cid, client.socket, buffer);
-            self.insert(id, connection);
+            // What came with the line, or right behind it, was announced already; watching the
+            // socket anew has it announced again.
+            let data = epoll::EventData::new_u64(id);
+            if epoll::modify(&self.epoll, connection.socket(), data, watch_flags()).is_ok() {
+                self.insert(id, connection);
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use microvm_virtio::{Device, DeviceError, QueueSet};
+use microvm_virtio::{Device, DeviceError, Dispatcher, Event, QueueSet};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use vhost::vhost_user::{
     Error as ProtocolError, Listener, VhostUserProtocolFeatures, VhostUserVirtioFeatures,
@@ -34,6 +34,8 @@ const QUEUES: usize = 3;
 const DEVICE_EVENT: u16 = 4;
 /// Event that ends the queue thread.
 const EXIT_EVENT: u16 = 5;
+/// Event that stands for kicks of the queues whose work was left over.
+const AGAIN_EVENT: u16 = 6;
 
 type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 
@@ -229,6 +231,7 @@ impl QueueThread {
                 .map_err(|error| refused(error.to_string()))
         };
         register(shared.exit.as_raw_fd(), EXIT_EVENT)?;
+        register(shared.again.as_raw_fd(), AGAIN_EVENT)?;
         if let Some(hosted) = lock(&shared.hosted).as_ref() {
             let source = Device::<GuestMemoryMmap>::event_source(&hosted.device);
             if let Some(source) = source {
@@ -249,6 +252,7 @@ impl Drop for QueueThread {
 #[derive(Debug)]
 struct Hosted {
     device: VsockDevice,
+    dispatcher: Dispatcher,
     /// Where each available ring was left. A front end that starts elsewhere serves a driver
     /// that began anew: vhost-user has no other word for a reset that QEMU would use.
     left_at: [Option<u16>; QUEUES],
@@ -261,6 +265,7 @@ struct Shared {
     memory: Memory,
     stop: OwnedFd,
     exit: OwnedFd,
+    again: OwnedFd,
     wanted_end: Mutex<Option<HostEnd>>,
     front_end: Mutex<FrontEnd>,
     end: End,
@@ -281,6 +286,7 @@ impl Shared {
         let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let hosted = Hosted {
             device,
+            dispatcher: Dispatcher::new(QUEUES),
             left_at: [None; QUEUES],
         };
         Ok(Self {
@@ -288,6 +294,7 @@ impl Shared {
             memory: Memory::new(GuestMemoryMmap::new()),
             stop: event()?,
             exit: event()?,
+            again: event()?,
             wanted_end: Mutex::new(None),
             front_end: Mutex::new(FrontEnd::default()),
             end: End::default(),
@@ -343,16 +350,32 @@ impl Shared {
         });
         if restarted {
             Device::<GuestMemoryMmap>::reset(&mut hosted.device);
+            hosted.dispatcher = Dispatcher::new(QUEUES);
             hosted.left_at = [None; QUEUES];
         }
-        let memory = self.memory.memory();
-        let result = if event == DEVICE_EVENT {
-            hosted.device.host_event(&*memory, &mut vrings)
-        } else {
-            hosted
-                .device
-                .queue_event(usize::from(event), &*memory, &mut vrings)
+        let kicks: Vec<Event> = match event {
+            DEVICE_EVENT => vec![Event::Host],
+            AGAIN_EVENT => {
+                let _ = rustix::io::read(&self.again, &mut [0; 8]);
+                hosted.dispatcher.take_pending().map(Event::Kick).collect()
+            }
+            queue => vec![Event::Kick(usize::from(queue))],
         };
+        let memory = self.memory.memory();
+        let mut result = Ok(());
+        for kick in kicks {
+            let Hosted {
+                device, dispatcher, ..
+            } = hosted;
+            match dispatcher.handle(kick, device, &*memory, &mut vrings) {
+                Ok(false) => {}
+                Ok(true) => notify(&self.again),
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
         for (index, left_at) in hosted.left_at.iter_mut().enumerate() {
             if let Some(queue) = vrings.queue(index) {
                 *left_at = Some(queue.next_avail());
