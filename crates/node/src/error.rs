@@ -6,6 +6,8 @@ use std::io;
 
 use microvm_kvm::guest_speed::GuestSpeedError;
 use microvm_process::SpawnError;
+use microvm_vmm::boot::{BootError, ExtractError, Image};
+use microvm_vmm::{ConfigError, MachineError};
 use microvm_vsock::VsockError;
 use napi::bindgen_prelude::{JsObjectValue, JsValue};
 use napi::{Env, Status};
@@ -31,11 +33,29 @@ impl BindingError {
         }
     }
 
+    /// A failure that has no error of a crate below behind it.
+    pub(crate) fn coded(code: &'static str, message: String) -> Self {
+        Self {
+            code,
+            message,
+            errno: None,
+        }
+    }
+
     /// A call of the binding that breaks its contract: a bug of the TypeScript side.
     pub(crate) fn invalid(message: &str) -> Self {
         Self {
             code: "ERR_NATIVE_FAILED",
             message: message.to_owned(),
+            errno: None,
+        }
+    }
+
+    /// A call that needs a running machine.
+    pub(crate) fn ended() -> Self {
+        Self {
+            code: "ERR_MACHINE_EXITED",
+            message: "The machine has ended".to_owned(),
             errno: None,
         }
     }
@@ -86,6 +106,30 @@ impl From<SpawnError> for BindingError {
     }
 }
 
+impl From<microvm_kvm::Error> for BindingError {
+    fn from(error: microvm_kvm::Error) -> Self {
+        use microvm_kvm::Error as Kvm;
+        let code = match &error {
+            Kvm::Open { .. } => match error.errno() {
+                libc::ENOENT => "ERR_KVM_MISSING",
+                libc::EACCES | libc::EPERM => "ERR_KVM_PERMISSION",
+                _ => "ERR_KVM_FAILED",
+            },
+            Kvm::NotKvm { .. } => "ERR_KVM_NOT_A_DEVICE",
+            Kvm::ApiVersion { .. } => "ERR_KVM_API_VERSION",
+            Kvm::OutOfBounds { .. } => "ERR_KVM_OUT_OF_BOUNDS",
+            Kvm::RegionLength { .. } | Kvm::SlotAddress { .. } => "ERR_KVM_UNALIGNED",
+            Kvm::SlotOverlap { .. } => "ERR_KVM_SLOT_OVERLAP",
+            _ => "ERR_KVM_FAILED",
+        };
+        Self {
+            code,
+            message: with_sources(&error),
+            errno: Some(error.errno()),
+        }
+    }
+}
+
 impl From<GuestSpeedError> for BindingError {
     fn from(error: GuestSpeedError) -> Self {
         let code = match &error {
@@ -102,13 +146,70 @@ impl From<GuestSpeedError> for BindingError {
 
 impl From<VsockError> for BindingError {
     fn from(error: VsockError) -> Self {
-        let code = match &error {
-            VsockError::PathTooLong { .. } => "ERR_SOCKET_PATH_TOO_LONG",
-            VsockError::Listen { .. } => "ERR_SOCKET_FAILED",
-            VsockError::GuestCid(_) => "ERR_NATIVE_FAILED",
-            VsockError::Create { .. } | VsockError::VhostUser { .. } => "ERR_MACHINE_FAILED",
+        Self::new(vsock_code(&error), &error)
+    }
+}
+
+fn vsock_code(error: &VsockError) -> &'static str {
+    match error {
+        VsockError::PathTooLong { .. } => "ERR_SOCKET_PATH_TOO_LONG",
+        VsockError::Listen { .. } => "ERR_SOCKET_FAILED",
+        VsockError::GuestCid(_) => "ERR_NATIVE_FAILED",
+        VsockError::Create { .. } | VsockError::VhostUser { .. } => "ERR_MACHINE_FAILED",
+    }
+}
+
+impl From<MachineError> for BindingError {
+    fn from(error: MachineError) -> Self {
+        let code = match error {
+            MachineError::Kvm(error) => return error.into(),
+            MachineError::Config(ref error) => config_code(error),
+            MachineError::Boot(ref error) => boot_code(error),
+            MachineError::Vsock(ref error) => vsock_code(error),
+            MachineError::State { .. } => "ERR_MACHINE_EXITED",
+            _ => "ERR_MACHINE_FAILED",
         };
         Self::new(code, &error)
+    }
+}
+
+impl From<ExtractError> for BindingError {
+    fn from(error: ExtractError) -> Self {
+        let code = match &error {
+            ExtractError::Image(error) => boot_code(error),
+            ExtractError::Output { .. } => "ERR_CACHE",
+            _ => "ERR_KERNEL_INVALID",
+        };
+        Self::new(code, &error)
+    }
+}
+
+fn config_code(error: &ConfigError) -> &'static str {
+    match error {
+        ConfigError::CommandLineLength { .. } => "ERR_COMMAND_LINE_TOO_LONG",
+        // Other limits were checked before: this one is the host's.
+        ConfigError::Cpus { .. } => "ERR_NOT_SUPPORTED",
+        _ => "ERR_INVALID_OPTIONS",
+    }
+}
+
+fn boot_code(error: &BootError) -> &'static str {
+    match error {
+        BootError::Missing { image, .. } => match image {
+            Image::Kernel => "ERR_KERNEL_MISSING",
+            Image::Initramfs => "ERR_ROOTFS_MISSING",
+        },
+        BootError::Unreadable { image, .. } => match image {
+            Image::Kernel => "ERR_KERNEL_UNREADABLE",
+            Image::Initramfs => "ERR_ROOTFS_MISSING",
+        },
+        BootError::Truncated { .. } => "ERR_KERNEL_TRUNCATED",
+        BootError::NotAFile { .. } | BootError::NotAKernel { .. } => "ERR_KERNEL_INVALID",
+        BootError::OtherArchitecture { .. } => "ERR_KERNEL_ARCHITECTURE",
+        BootError::KernelTooLarge { .. } => "ERR_INVALID_OPTIONS",
+        BootError::InitramfsTooLarge { .. } => "ERR_INITRAMFS_TOO_LARGE",
+        BootError::CommandLine(error) => config_code(error),
+        _ => "ERR_MACHINE_FAILED",
     }
 }
 

@@ -13,6 +13,7 @@ use crate::cleanup::{Stop, stop_at_end_of_env};
 use crate::descriptor::duplicate;
 use crate::error::BindingError;
 use crate::promise;
+use crate::slot::Slot;
 
 /// A helper as the TypeScript side wants it.
 #[derive(Debug)]
@@ -50,11 +51,14 @@ pub struct BindingExitStatus {
     pub signal: Option<i32>,
 }
 
-/// A running helper. It is killed at the latest when this process or its worker ends.
+/// A helper. It is killed at the latest when this process or its worker ends.
 #[derive(Debug)]
 #[napi]
 pub struct BindingChild {
-    child: Arc<Child>,
+    pid: u32,
+    /// Empty once it has ended and was waited for: what it holds must not wait for a garbage
+    /// collector.
+    child: Slot<Child>,
     stderr: Mutex<Option<OwnedFd>>,
 }
 
@@ -65,7 +69,11 @@ pub fn spawn_helper(env: Env, options: BindingSpawnOptions) -> napi::Result<Bind
     let stderr = Mutex::new(child.take_stderr());
     let child = Arc::new(child);
     stop_at_end_of_env(&env, &child)?;
-    Ok(BindingChild { child, stderr })
+    Ok(BindingChild {
+        pid: child.pid(),
+        child: Slot::new(child),
+        stderr,
+    })
 }
 
 impl Stop for Child {
@@ -99,7 +107,7 @@ impl BindingChild {
     /// Process number, for messages.
     #[napi(getter, catch_unwind)]
     pub fn pid(&self) -> u32 {
-        self.child.pid()
+        self.pid
     }
 
     /// This end of the captured standard error, which then belongs to the caller; `null` when it
@@ -113,12 +121,14 @@ impl BindingChild {
     /// Resolves when it has ended.
     #[napi(catch_unwind)]
     pub fn wait<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, BindingExitStatus>> {
-        let child = Arc::clone(&self.child);
+        let slot = self.child.clone();
         promise::blocking(env, move || {
-            let (code, signal) = match child.wait() {
-                ExitStatus::Exited(code) => (Some(code), None),
-                ExitStatus::Signaled(signal) => (None, Some(signal)),
-                ExitStatus::Unknown => (None, None),
+            let status = slot.get().map(|child| child.wait());
+            slot.empty();
+            let (code, signal) = match status {
+                Some(ExitStatus::Exited(code)) => (Some(code), None),
+                Some(ExitStatus::Signaled(signal)) => (None, Some(signal)),
+                Some(ExitStatus::Unknown) | None => (None, None),
             };
             Ok(BindingExitStatus { code, signal })
         })
@@ -127,7 +137,10 @@ impl BindingChild {
     /// Sends a signal; one that comes too late is no error.
     #[napi(catch_unwind)]
     pub fn kill(&self, env: Env, signal: i32) -> napi::Result<()> {
-        self.child.kill(signal).map_err(|error| {
+        let Some(child) = self.child.get() else {
+            return Ok(());
+        };
+        child.kill(signal).map_err(|error| {
             BindingError::system("Cannot signal a helper process", &error).into_js(&env)
         })
     }

@@ -1,12 +1,22 @@
 //! Promises for work that blocks or waits.
 
+use std::future::Future;
+
 use napi::Env;
 use napi::bindgen_prelude::{PromiseRaw, ToNapiValue, spawn_blocking};
 
 use crate::error::BindingError;
 
-/// A promise for `work`, which may block and runs on a thread made for that. A failure rejects
-/// with the `Error` that [`BindingError`] describes.
+/// A promise for `future`; a failure rejects with the `Error` that [`BindingError`] describes.
+pub(crate) fn settle<'env, T, F>(env: &'env Env, future: F) -> napi::Result<PromiseRaw<'env, T>>
+where
+    T: 'static + Send + ToNapiValue,
+    F: 'static + Send + Future<Output = Result<T, BindingError>>,
+{
+    settle_then(env, future, |_, value| Ok(value))
+}
+
+/// A promise for `work`, which may block and runs on a thread made for that.
 pub(crate) fn blocking<'env, T, W>(env: &'env Env, work: W) -> napi::Result<PromiseRaw<'env, T>>
 where
     T: 'static + Send + ToNapiValue,
@@ -29,16 +39,30 @@ where
     F: 'static + FnOnce(&'env Env, T) -> napi::Result<V>,
 {
     let future = async move {
-        let result = spawn_blocking(work).await.unwrap_or_else(|error| {
+        spawn_blocking(work).await.unwrap_or_else(|error| {
             Err(BindingError::internal(format!(
                 "Native code failed unexpectedly: {error}"
             )))
-        });
-        // The outer result is for failures of the runtime: the error object can only be made on
-        // the JavaScript thread, which is where the callback runs.
-        Ok(result)
+        })
     };
-    env.spawn_future_with_callback(future, move |env, result| match result {
+    settle_then(env, future, finish)
+}
+
+fn settle_then<'env, T, V, U, F>(
+    env: &'env Env,
+    future: U,
+    finish: F,
+) -> napi::Result<PromiseRaw<'env, V>>
+where
+    T: 'static + Send,
+    V: ToNapiValue,
+    U: 'static + Send + Future<Output = Result<T, BindingError>>,
+    F: 'static + FnOnce(&'env Env, T) -> napi::Result<V>,
+{
+    // The outer result is for failures of the runtime: the error object can only be made on the
+    // JavaScript thread, which is where the callback runs.
+    let carried = async move { Ok(future.await) };
+    env.spawn_future_with_callback(carried, move |env, result| match result {
         Ok(value) => finish(env, value),
         Err(error) => Err(error.into_js(env)),
     })

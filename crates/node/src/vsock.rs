@@ -11,6 +11,7 @@ use napi_derive::napi;
 use crate::cleanup::{Stop, stop_at_end_of_env};
 use crate::error::BindingError;
 use crate::promise;
+use crate::slot::Slot;
 
 /// Where the device and its back end listen.
 #[derive(Debug)]
@@ -28,7 +29,8 @@ pub struct BindingVsockOptions {
 #[derive(Debug)]
 #[napi]
 pub struct BindingVsockHost {
-    host: Arc<VhostUserHost>,
+    /// Empty once it was stopped.
+    host: Slot<VhostUserHost>,
 }
 
 /// Makes the device; it listens when this returns.
@@ -37,7 +39,9 @@ pub fn serve_vsock(env: Env, options: BindingVsockOptions) -> napi::Result<Bindi
     let host = serve(options).map_err(|error| error.into_js(&env))?;
     let host = Arc::new(host);
     stop_at_end_of_env(&env, &host)?;
-    Ok(BindingVsockHost { host })
+    Ok(BindingVsockHost {
+        host: Slot::new(host),
+    })
 }
 
 fn serve(options: BindingVsockOptions) -> Result<VhostUserHost, BindingError> {
@@ -62,9 +66,11 @@ impl BindingVsockHost {
     /// Ends its threads and removes its sockets; resolves when that is done.
     #[napi(catch_unwind)]
     pub fn stop<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, ()>> {
-        let host = Arc::clone(&self.host);
+        let host = self.host.clone();
         promise::blocking(env, move || {
-            host.stop();
+            if let Some(host) = host.empty() {
+                host.stop();
+            }
             Ok(())
         })
     }
@@ -72,6 +78,8 @@ impl BindingVsockHost {
     /// The same, for a process that is about to exit.
     #[napi(catch_unwind)]
     pub fn stop_sync(&self) {
-        self.host.stop();
+        if let Some(host) = self.host.empty() {
+            host.stop();
+        }
     }
 }
