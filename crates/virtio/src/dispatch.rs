@@ -125,18 +125,22 @@ impl Dispatcher {
                 queue: index,
                 source,
             };
-            if !queue.enable_notification(memory).map_err(failed)? {
-                continue;
-            }
             let avail = queue.avail_idx(memory, Ordering::Acquire).map_err(failed)?;
             let next = queue.next_avail();
             if (avail - Wrapping(next)).0 > queue.size() {
                 return Err(failed(QueueError::InvalidAvailRingIndex));
             }
-            // Buffers are left. The device left them on purpose if it saw them and took none.
-            if avail.0 != watch.avail || next != watch.next {
+            // Buffers that are left were left on purpose if the device saw them and took none.
+            let on_purpose = avail.0 == watch.avail && next == watch.next;
+            if avail.0 != next && !on_purpose {
                 watch.again = true;
+                continue;
             }
+            // The kick to ask for is that for the next buffer which comes, whichever are left.
+            queue.set_next_avail(avail.0);
+            let came = queue.enable_notification(memory);
+            queue.set_next_avail(next);
+            watch.again |= came.map_err(failed)?;
         }
         Ok(())
     }

@@ -1,0 +1,302 @@
+//! The thread that hosts device code: nothing lost, nothing after a reset, nothing left behind.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+
+use microvm_vmm::virtio::{DeviceEventKind, Transport, VirtioDeviceSource, VirtioError};
+
+use crate::support::{Call, Driver, Probe, Ring, Script, memory};
+
+type Scripts = Arc<Mutex<std::collections::VecDeque<Script>>>;
+
+fn probe(sizes: &[u16]) -> (Driver, Receiver<Call>, Scripts) {
+    let (calls, receiver) = channel();
+    let device = Probe::new(calls, sizes);
+    let script = device.script();
+    let source = VirtioDeviceSource::Hosted(Box::new(device));
+    (Driver::of(memory(), source), receiver, script)
+}
+
+/// Publishes `count` buffers with as few kicks as the ring's rules allow; every one has to come
+/// back. A host that loses one kick hangs this.
+fn pump(driver: &Driver, ring: &mut Ring, count: u32) {
+    let (mut published, mut returned, mut kicks) = (0, 0, 0);
+    while returned < count {
+        if published < count && published - returned < u32::from(ring.size) {
+            let head = u16::try_from(published % u32::from(ring.size)).unwrap();
+            if ring.publish(head) {
+                driver.kick(0);
+                kicks += 1;
+            }
+            published += 1;
+        } else {
+            driver.wait_used(ring);
+            returned += 1;
+        }
+        while let Some(_used) = (returned < published).then(|| ring.take_used()).flatten() {
+            returned += 1;
+        }
+    }
+    assert!(kicks <= count);
+}
+
+#[test]
+fn no_kick_is_lost_with_event_idx() {
+    let (driver, _calls, _) = probe(&[16]);
+    for size in [1, 2, 16] {
+        let mut ring = Ring::new(&driver.memory, 0x1000, size, true);
+        driver.start(Driver::VERSION_1 | Driver::EVENT_IDX, &[&ring]);
+        pump(&driver, &mut ring, 100_000);
+    }
+}
+
+#[test]
+fn no_kick_is_lost_without_event_idx() {
+    let (driver, _calls, _) = probe(&[16]);
+    for size in [1, 2, 16] {
+        let mut ring = Ring::new(&driver.memory, 0x1000, size, false);
+        driver.start(Driver::VERSION_1, &[&ring]);
+        pump(&driver, &mut ring, 100_000);
+    }
+}
+
+#[test]
+fn buffers_from_before_driver_ok_are_seen_without_a_kick() {
+    let (driver, _calls, _) = probe(&[8]);
+    let mut ring = Ring::new(&driver.memory, 0x1000, 8, false);
+    ring.publish(3);
+    driver.start(Driver::VERSION_1, &[&ring]);
+    assert_eq!(driver.wait_used(&mut ring), (3, 7));
+}
+
+#[test]
+fn buffers_that_the_device_leaves_neither_hide_new_ones_nor_make_its_thread_spin() {
+    for event_idx in [false, true] {
+        let (driver, calls, script) = probe(&[8]);
+        let mut ring = Ring::new(&driver.memory, 0x1000, 8, event_idx);
+        script
+            .lock()
+            .unwrap()
+            .extend([Script::Leave, Script::Leave]);
+        ring.publish(0);
+        let features = if event_idx { Driver::EVENT_IDX } else { 0 };
+        driver.start(Driver::VERSION_1 | features, &[&ring]);
+        while calls.recv().unwrap() != Call::Queue(0) {}
+        // The device was called; once it sleeps again, it wants to hear of the next buffer.
+        driver.transport.pause().unwrap();
+        driver.transport.resume().unwrap();
+        assert!(ring.publish(1), "no kick is asked for");
+        driver.kick(0);
+        assert_eq!(calls.recv().unwrap(), Call::Queue(0));
+        driver.transport.pause().unwrap();
+        driver.transport.resume().unwrap();
+        assert!(ring.publish(2), "no kick is asked for");
+        driver.kick(0);
+        for _ in 0..3 {
+            driver.wait_used(&mut ring);
+        }
+        driver.transport.stop();
+        assert_eq!(calls.try_iter().collect::<Vec<_>>(), [Call::Queue(0)]);
+    }
+}
+
+#[test]
+fn queues_that_the_driver_left_alone_are_not_touched() {
+    let (driver, calls, _) = probe(&[8, 8]);
+    let mut ring = Ring::new(&driver.memory, 0x1000, 8, false);
+    driver.start(Driver::VERSION_1, &[&ring]);
+    driver.kick(1);
+    ring.publish(0);
+    driver.kick(0);
+    driver.wait_used(&mut ring);
+    driver.transport.stop();
+    assert!(calls.try_iter().all(|call| call != Call::Queue(1)));
+}
+
+#[test]
+fn the_event_source_is_served_only_while_the_driver_is_ready() {
+    let (calls, receiver) = channel();
+    let device = Probe::new(calls, &[8]);
+    let source = device.source();
+    let driver = Driver::of(memory(), VirtioDeviceSource::Hosted(Box::new(device)));
+    source.write(1).unwrap();
+    let ring = Ring::new(&driver.memory, 0x1000, 8, false);
+    driver.start(Driver::VERSION_1, &[&ring]);
+    let seen: Vec<Call> = std::iter::from_fn(|| receiver.recv().ok())
+        .take_while(|call| *call != Call::Host)
+        .collect();
+    assert!(seen.contains(&Call::Features(Driver::VERSION_1)));
+    driver.set_status(0);
+    source.write(1).unwrap();
+    driver.transport.stop();
+    assert!(receiver.try_iter().all(|call| call != Call::Host));
+}
+
+#[test]
+fn a_failed_device_asks_for_a_reset_and_works_again_after_it() {
+    let (driver, _calls, script) = probe(&[8]);
+    let mut ring = Ring::new(&driver.memory, 0x1000, 8, false);
+    script.lock().unwrap().push_back(Script::Fail);
+    driver.start(Driver::VERSION_1, &[&ring]);
+    let event = driver.wait_event();
+    assert!(matches!(
+        event.kind,
+        DeviceEventKind::Failed(VirtioError::Device(_))
+    ));
+    driver.wait_interrupt();
+    assert_ne!(driver.status() & Driver::NEEDS_RESET, 0);
+    driver.start(Driver::VERSION_1, &[&ring]);
+    ring.publish(0);
+    driver.kick(0);
+    assert_eq!(driver.wait_used(&mut ring), (0, 7));
+}
+
+#[test]
+fn a_panic_in_device_code_ends_the_device_and_nothing_else() {
+    let (driver, _calls, script) = probe(&[8]);
+    let ring = Ring::new(&driver.memory, 0x1000, 8, false);
+    script.lock().unwrap().push_back(Script::Panic);
+    driver.start(Driver::VERSION_1, &[&ring]);
+    let event = driver.wait_event();
+    assert!(matches!(
+        event.kind,
+        DeviceEventKind::Failed(VirtioError::Panic)
+    ));
+    assert_ne!(driver.status() & Driver::NEEDS_RESET, 0);
+    let status = driver.negotiate(Driver::VERSION_1);
+    assert_eq!(
+        status & Driver::FEATURES_OK,
+        0,
+        "no driver may have it again"
+    );
+    driver.transport.stop();
+}
+
+#[test]
+fn an_available_index_beyond_the_ring_stops_the_device() {
+    let (driver, _calls, script) = probe(&[8]);
+    script.lock().unwrap().push_back(Script::Leave);
+    let mut ring = Ring::new(&driver.memory, 0x1000, 8, false);
+    ring.set_avail_idx(9);
+    driver.start(Driver::VERSION_1, &[&ring]);
+    assert!(matches!(
+        driver.wait_event().kind,
+        DeviceEventKind::Failed(VirtioError::Device(_))
+    ));
+}
+
+#[test]
+fn a_paused_device_works_on_nothing_and_takes_up_where_it_was() {
+    let (driver, calls, _) = probe(&[8]);
+    let mut ring = Ring::new(&driver.memory, 0x1000, 8, false);
+    driver.start(Driver::VERSION_1, &[&ring]);
+    ring.publish(0);
+    driver.kick(0);
+    driver.wait_used(&mut ring);
+
+    driver.transport.pause().unwrap();
+    driver.transport.pause().unwrap();
+    let position = driver.transport.state().queues[0].position;
+    assert_eq!((position.next_avail, position.next_used), (1, 1));
+    let handled = calls.try_iter().count();
+    ring.publish(1);
+    driver.kick(0);
+    assert!(handled > 0);
+    assert_eq!(ring.used_idx(), 1);
+    assert_eq!(calls.try_recv().ok(), None);
+
+    driver.transport.resume().unwrap();
+    assert_eq!(driver.wait_used(&mut ring), (1, 7));
+}
+
+#[test]
+fn a_paused_device_can_be_reset_and_stopped() {
+    let (driver, calls, _) = probe(&[8]);
+    let ring = Ring::new(&driver.memory, 0x1000, 8, false);
+    driver.start(Driver::VERSION_1, &[&ring]);
+    driver.transport.pause().unwrap();
+    driver.kick(0);
+    driver.set_status(0);
+    assert_eq!(calls.try_iter().last(), Some(Call::Reset));
+    driver.transport.stop();
+    driver.transport.stop();
+}
+
+#[test]
+fn nothing_is_touched_after_a_reset_in_the_middle_of_work() {
+    let (driver, _calls, _) = probe(&[16]);
+    let storm = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while storm.load(Ordering::Relaxed) {
+                driver.kick(0);
+            }
+        });
+        for _ in 0..200 {
+            let mut ring = Ring::new(&driver.memory, 0x1000, 16, false);
+            driver.start(Driver::VERSION_1, &[&ring]);
+            for head in 0..16 {
+                ring.publish(head);
+            }
+            driver.set_status(0);
+            // The driver has its memory back: what it writes there now stays.
+            let mut ring = Ring::new(&driver.memory, 0x1000, 16, false);
+            ring.set_avail_idx(16);
+            for _ in 0..100 {
+                driver.kick(0);
+                assert_eq!(ring.used_idx(), 0);
+            }
+        }
+        storm.store(false, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_driver_that_never_stops_adding_buffers_cannot_hold_a_stop() {
+    let (driver, _calls, _) = probe(&[16]);
+    let mut ring = Ring::new(&driver.memory, 0x1000, 16, false);
+    driver.start(Driver::VERSION_1, &[&ring]);
+    let storm = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        let ring = &mut ring;
+        let (driver, storm) = (&driver, &storm);
+        let (started, wait) = channel();
+        scope.spawn(move || {
+            let mut sent = 0_u64;
+            while storm.load(Ordering::Relaxed) {
+                // As fast as the device takes them, so that there always are some.
+                if ring.take_used().is_some() || sent < 16 {
+                    ring.publish((sent % 16) as u16);
+                    driver.kick(0);
+                    sent += 1;
+                }
+                if sent == 1000 {
+                    let _ = started.send(());
+                }
+            }
+        });
+        wait.recv().unwrap();
+        driver.transport.stop();
+        storm.store(false, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_stopped_device_leaves_no_thread_and_refuses_drivers() {
+    let (driver, calls, _) = probe(&[8]);
+    let mut ring = Ring::new(&driver.memory, 0x1000, 8, false);
+    driver.start(Driver::VERSION_1, &[&ring]);
+    driver.transport.stop();
+    ring.publish(0);
+    driver.kick(0);
+    driver.negotiate(Driver::VERSION_1);
+    driver.set_queue(0, 8, ring.addresses());
+    assert_ne!(
+        driver.add_status(Driver::DRIVER_OK) & Driver::NEEDS_RESET,
+        0
+    );
+    // The thread held the other end of what the device reports to.
+    drop(driver);
+    while calls.recv().is_ok() {}
+}
