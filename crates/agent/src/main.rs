@@ -22,6 +22,7 @@
     )
 )]
 
+mod capture;
 mod cgroup;
 mod channel;
 mod command;
@@ -35,6 +36,7 @@ mod readiness;
 mod reaper;
 mod serve;
 mod settings;
+mod shell;
 mod signals;
 
 use std::ffi::OsString;

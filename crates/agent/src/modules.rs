@@ -30,10 +30,13 @@ pub(crate) fn load_all(folder: &Path) {
     for module in modules {
         if let Err(error) = load(&module) {
             let name = module.file_name().unwrap_or_default().display();
-            let hint = if is_compressed(&module) && error == Errno::EOPNOTSUPP {
-                " (this kernel cannot decompress modules: pack them uncompressed)"
-            } else {
-                ""
+            let hint = match error {
+                Errno::EOPNOTSUPP if is_compressed(&module) => {
+                    " (this kernel cannot decompress modules: pack them uncompressed)"
+                }
+                Errno::ENOENT => " (a module that it needs is missing or has a later name)",
+                Errno::ENOEXEC => " (it was built for another kernel)",
+                _ => "",
             };
             note(format_args!("cannot load module {name}: {error}{hint}"));
         }

@@ -11,7 +11,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use crate::cgroup::CommandGroups;
-use crate::channel::{Connection, Outgoing, Reply};
+use crate::channel::{ChannelError, Connection, Outgoing, Reply};
 use crate::command::RunningCommand;
 use crate::console::note;
 use crate::dial::{Address, Attempt, DialError};
@@ -210,6 +210,14 @@ impl Agent {
         }
     }
 
+    /// After a connection that has come to an end, which is ordinary only between two commands.
+    fn dial_again(&mut self, error: &ChannelError) -> State {
+        if !matches!(error, ChannelError::Closed) {
+            note(format_args!("dialing again: {error}"));
+        }
+        self.dial()
+    }
+
     fn dial_failed(&mut self, error: &DialError) -> State {
         match error {
             DialError::Passing(_) => {
@@ -229,9 +237,8 @@ impl Agent {
             Ok(Some(command)) => command,
             Ok(None) => return State::Idle(connection),
             Err(error) => {
-                note(format_args!("dialing again: {error}"));
                 drop(connection);
-                return self.dial();
+                return self.dial_again(&error);
             }
         };
         match command.as_slice() {
@@ -252,9 +259,8 @@ impl Agent {
             Ok(true) => State::Idle(connection),
             Ok(false) => State::Replying(connection, outgoing),
             Err(error) => {
-                note(format_args!("dialing again: {error}"));
                 drop(connection);
-                self.dial()
+                self.dial_again(&error)
             }
         }
     }

@@ -1,0 +1,145 @@
+//! The start of a shell for a command line.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{self, Write};
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::ptr;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::Pid;
+
+/// As a shell has them: found, but cannot be executed; and not found.
+pub(crate) const EXIT_NOT_EXECUTABLE: u8 = 126;
+const EXIT_NOT_FOUND: u8 = 127;
+
+const SHELL: &CStr = c"/bin/sh";
+const ENVIRONMENT: [&CStr; 2] = [
+    c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    c"HOME=/root",
+];
+
+/// The kernel takes no longer single argument (`MAX_ARG_STRLEN`, with the NUL at its end).
+pub(crate) const ARGUMENT_LIMIT: usize = 128 * 1024;
+/// libc's constant is too narrow for the value.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
+/// A command line too long for an argument, as a file, and the short line that makes a shell read it.
+pub(crate) fn script_of(line: &CStr) -> io::Result<(OwnedFd, CString)> {
+    let script = memfd_create(c"command", MFdFlags::MFD_CLOEXEC)?;
+    let mut file = File::from(script);
+    file.write_all(line.to_bytes())?;
+    let path = format!(". /proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    Ok((file.into(), CString::new(path)?))
+}
+
+/// Makes a child in its own session that runs the shell with these standard streams.
+///
+/// It is in the control group from its first instant, where there is one: moving a process later waits for an RCU grace
+/// period, which costs milliseconds on several CPUs.
+pub(crate) fn spawn(
+    line: &CStr,
+    streams: [RawFd; 3],
+    group: Option<BorrowedFd<'_>>,
+) -> io::Result<Pid> {
+    let arguments = [SHELL.as_ptr(), c"-c".as_ptr(), line.as_ptr(), ptr::null()];
+    let environment = ENVIRONMENT.map(CStr::as_ptr);
+    let environment: Vec<_> = environment.into_iter().chain([ptr::null()]).collect();
+
+    let mut pid = -1;
+    if let Some(group) = group {
+        pid = clone(Some(group));
+    }
+    if pid < 0 {
+        pid = clone(None);
+    }
+    match pid {
+        0 => run_shell(&arguments, &environment, streams),
+        pid if pid > 0 => Ok(Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Like `fork`: returns the child's number in the parent, 0 in the child, and -1 with errno on failure.
+fn clone(group: Option<BorrowedFd<'_>>) -> libc::c_long {
+    // SAFETY: all zeroes is a valid clone_args: no flags, no stack of its own.
+    let mut request: libc::clone_args = unsafe { mem::zeroed() };
+    request.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    if let Some(group) = group {
+        request.flags = CLONE_INTO_CGROUP;
+        request.cgroup = u64::from(group.as_raw_fd().unsigned_abs());
+    }
+    // SAFETY: the structure lives through the call. Without CLONE_VM the child runs on in a copy of this memory, and
+    // `run_shell` makes only system calls there.
+    unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut request,
+            size_of::<libc::clone_args>(),
+        )
+    }
+}
+
+/// The child's part. Makes system calls only: that stays right should the agent ever have more threads.
+fn run_shell(
+    arguments: &[*const libc::c_char],
+    environment: &[*const libc::c_char],
+    streams: [RawFd; 3],
+) -> ! {
+    for (number, stream) in (0..).zip(streams) {
+        // SAFETY: the call takes numbers only. The sources lie above 2, so none is overwritten.
+        unsafe { libc::dup2(stream, number) };
+    }
+    // All of the agent's own are closed by execve; this is for what it may have inherited itself.
+    // SAFETY: the call takes numbers only. This copy of the agent runs no destructors, so nobody misses a descriptor.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+    // SAFETY: the call has no preconditions.
+    unsafe { libc::setsid() };
+    reset_dispositions();
+    // SAFETY: an all-zero sigset_t is the empty set on Linux.
+    let empty: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: the set lives through the call; no old mask is asked for.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, ptr::null_mut()) };
+    // SAFETY: the path is NUL-terminated and both arrays end with NULL.
+    unsafe { libc::execve(SHELL.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+
+    let (exit_code, reason): (u8, &[u8]) = match io::Error::last_os_error().raw_os_error() {
+        Some(libc::ENOENT) => (
+            EXIT_NOT_FOUND,
+            b"microvm-agent: this guest has no /bin/sh to run a command with\n",
+        ),
+        Some(libc::EACCES) => (
+            EXIT_NOT_EXECUTABLE,
+            b"microvm-agent: /bin/sh may not be executed\n",
+        ),
+        _ => (
+            EXIT_NOT_EXECUTABLE,
+            b"microvm-agent: /bin/sh cannot be executed\n",
+        ),
+    };
+    // SAFETY: the buffer is as long as told.
+    unsafe { libc::write(2, reason.as_ptr().cast(), reason.len()) };
+    // SAFETY: _exit ends this child only.
+    unsafe { libc::_exit(i32::from(exit_code)) }
+}
+
+/// Ignored signals stay ignored across `execve`; the agent ignores SIGPIPE.
+fn reset_dispositions() {
+    // The kernel's own structure (handler, flags, restorer, mask): all zeroes is SIG_DFL, and its size is the same on
+    // x86-64 and arm64. libc's function would leave out the two signals that libc keeps for itself.
+    let default = [0_u64; 4];
+    let (none, mask_bytes) = (ptr::null::<u64>(), size_of::<u64>());
+    for signal in 1..=64_i32 {
+        // SAFETY: the structure lives through the call and installs no function.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                none,
+                mask_bytes,
+            )
+        };
+    }
+}
