@@ -73,7 +73,7 @@ const optionEntries = {
   kernel: v.optional(
     v.union(
       [path, v.looseObject(kernelEntries, 'the path of the image')],
-      'a path, or { image, modules } with the path of the modules folder',
+      'a path without NUL, or { image, modules } with the path of the modules folder',
     ),
   ),
   cmdline: v.optional(cmdline, ''),

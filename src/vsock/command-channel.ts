@@ -44,6 +44,13 @@ export interface CommandReply extends Reply {
   readonly durationMs: number;
 }
 
+/** What ends a wait for the agent, and with which error. */
+interface Wait extends AcceptOptions {
+  readonly gone: () => MicroVMError;
+  /** As it was when the call began: a later one is not meant for it. */
+  readonly interrupt: AbortSignal;
+}
+
 export class CommandChannel {
   readonly #listener: ConnectionListener;
   readonly #limits: ExchangeLimits;
@@ -76,7 +83,8 @@ export class CommandChannel {
   async accept({ timeoutMs, signal }: AcceptOptions): Promise<void> {
     if (this.isConnected) return;
     const gone = (): MicroVMError => aborted('ERR_ABORTED', 'The wait for the agent was aborted', signal);
-    await this.#inTurn(signal, gone, () => this.#connect(timeoutMs, signal, gone));
+    const interrupt = this.#interrupt.signal;
+    await this.#inTurn(signal, gone, () => this.#connect({ timeoutMs, signal, gone, interrupt }));
   }
 
   /** Sends the probe under a timeout of its own. Rejects when there is no connection or no right answer. */
@@ -93,8 +101,9 @@ export class CommandChannel {
     const bytes = Buffer.from(command);
     encodeCommand(bytes, this.#limits.maxFrameBytes);
     const gone = (): MicroVMError => aborted('ERR_EXEC_ABORTED', 'The command was aborted', signal);
+    const interrupt = this.#interrupt.signal;
     return this.#inTurn(signal, gone, async () => {
-      const connection = await this.#connect(acceptTimeoutMs, signal, gone);
+      const connection = await this.#connect({ timeoutMs: acceptTimeoutMs, signal, gone, interrupt });
       const timeout = timeoutMs === undefined ? undefined : { ms: timeoutMs, error: () => execTimedOut(timeoutMs) };
       const started = performance.now();
       const reply = await connection.exchange(bytes, { ...this.#limits, timeout, signal });
@@ -110,7 +119,7 @@ export class CommandChannel {
     this.#interrupt.abort(stopping);
     this.#interrupt = new AbortController();
     if (this.#connection?.isBusy) this.#connection.close(stopping);
-    const connection = await this.#connect(timeoutMs, signal, gone);
+    const connection = await this.#connect({ timeoutMs, signal, gone, interrupt: this.#interrupt.signal });
     const timeout = { ms: timeoutMs, error: () => powerOffTimedOut(timeoutMs) };
     try {
       await connection.exchange(POWER_OFF, { ...this.#limits, timeout, signal });
@@ -145,14 +154,10 @@ export class CommandChannel {
   }
 
   /** The connection there is, or the next one that answers the probe. */
-  async #connect(
-    timeoutMs: number,
-    signal: AbortSignal | undefined,
-    gone: () => MicroVMError,
-  ): Promise<CommandConnection> {
+  async #connect({ timeoutMs, signal, gone, interrupt }: Wait): Promise<CommandConnection> {
+    if (interrupt.aborted) throw interrupt.reason;
     if (this.#connection?.isOpen) return this.#connection;
     const waiting = new AbortController();
-    const interrupt = this.#interrupt.signal;
     let lastFailure: unknown;
     const timer = setTimeout(() => waiting.abort(neverConnected(timeoutMs, lastFailure)), timeoutMs);
     const onAbort = (): void => waiting.abort(gone());
@@ -160,7 +165,6 @@ export class CommandChannel {
     signal?.addEventListener('abort', onAbort, { once: true });
     interrupt.addEventListener('abort', onInterrupt, { once: true });
     if (signal?.aborted) onAbort();
-    if (interrupt.aborted) onInterrupt();
     try {
       for (;;) {
         const connection = new CommandConnection(await this.#listener.accept(waiting.signal));

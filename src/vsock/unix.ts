@@ -104,7 +104,7 @@ export function connectToGuest(socket: string, port: number, options: ConnectOpt
     const settle = (): void => {
       clearTimeout(timer);
       signal?.removeEventListener('abort', onAbort);
-      connection.removeAllListeners();
+      connection.off('error', onError).off('end', onEnd).off('data', onData);
     };
     const fail = (error: MicroVMError): void => {
       settle();
@@ -113,38 +113,42 @@ export function connectToGuest(socket: string, port: number, options: ConnectOpt
       reject(error);
     };
     const onAbort = (): void => fail(aborted(port, signal));
-    const timer = setTimeout(() => {
-      fail(new MicroVMError('ERR_CHANNEL_TIMEOUT', `The guest did not answer on port ${port} within ${timeoutMs} ms`));
-    }, timeoutMs);
-    signal?.addEventListener('abort', onAbort, { once: true });
-
-    connection.once('connect', () => connection.write(`CONNECT ${port}\n`));
-    connection.once('error', (cause) => {
-      const message = `Cannot reach the vsock device at ${path} (${errnoOf(cause) ?? cause.message})`;
-      fail(new MicroVMError('ERR_SOCKET_FAILED', message, { cause }));
-    });
-    connection.once('end', () => {
-      fail(
-        new MicroVMError('ERR_VSOCK_REFUSED', `The guest refused the connection to port ${port}`, {
-          hint: 'Check that a program in the guest listens on that vsock port.',
-        }),
-      );
-    });
-    connection.on('data', (chunk) => {
-      answer = Buffer.concat([answer, chunk]);
+    const onError = (cause: Error): void => fail(unreachable(path, cause));
+    const onEnd = (): void => fail(refused(port));
+    const onData = (piece: Buffer): void => {
+      answer = Buffer.concat([answer, piece]);
       const end = answer.indexOf('\n');
       if (end === -1 && answer.length < MAX_ANSWER_BYTES) return;
       const line = answer.toString('latin1', 0, end === -1 ? MAX_ANSWER_BYTES : end);
-      if (!/^OK \d{1,10}$/.test(line)) {
-        const message = `The vsock device answered ${JSON.stringify(line)} instead of OK`;
-        return fail(new MicroVMError('ERR_CHANNEL_PROTOCOL', message));
-      }
+      if (!/^OK \d{1,10}$/.test(line)) return fail(notAnAnswer(line));
       settle();
       connection.pause();
       if (end + 1 < answer.length) connection.unshift(answer.subarray(end + 1));
       resolve(connection);
-    });
+    };
+    const timer = setTimeout(() => {
+      fail(new MicroVMError('ERR_CHANNEL_TIMEOUT', `The guest did not answer on port ${port} within ${timeoutMs} ms`));
+    }, timeoutMs);
+    signal?.addEventListener('abort', onAbort, { once: true });
+    connection.on('error', onError).on('end', onEnd).on('data', onData);
+    connection.write(`CONNECT ${port}\n`);
   });
+}
+
+function unreachable(path: string, cause: Error): MicroVMError {
+  const message = `Cannot reach the vsock device at ${path} (${errnoOf(cause) ?? cause.message})`;
+  return new MicroVMError('ERR_SOCKET_FAILED', message, { cause });
+}
+
+function refused(port: number): MicroVMError {
+  return new MicroVMError('ERR_VSOCK_REFUSED', `The guest refused the connection to port ${port}`, {
+    hint: 'Check that a program in the guest listens on that vsock port.',
+  });
+}
+
+function notAnAnswer(line: string): MicroVMError {
+  const message = `The vsock device answered ${JSON.stringify(line)} instead of OK`;
+  return new MicroVMError('ERR_CHANNEL_PROTOCOL', message);
 }
 
 function aborted(port: number, signal: AbortSignal | undefined): MicroVMError {
