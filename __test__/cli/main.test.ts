@@ -4,15 +4,15 @@ import test from 'ava';
 
 import { microvm } from '../helpers/behaviours/command-line.ts';
 
-const refuses = test.macro({
-  exec: async (t, args: readonly string[], ...patterns: readonly RegExp[]) => {
+const refuses = test.macro<[args: readonly string[], ...patterns: RegExp[]]>({
+  exec: async (t, args, ...patterns) => {
     const { stdout, stderr, exitCode } = await microvm(args);
     t.is(exitCode, 125);
     t.is(stdout, '');
     for (const pattern of patterns) t.regex(stderr, pattern);
     t.notRegex(stderr, /\n\s+at /, 'no stack is shown for a mistake of the user');
   },
-  title: (_, args) => `microvm ${args.join(' ')} is refused with 125`,
+  title: (_, args) => `microvm ${args?.join(' ')} is refused with 125`,
 });
 
 test(refuses, ['rum'], /Unknown command 'rum'/, /Did you mean run\?/);

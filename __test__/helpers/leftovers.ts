@@ -2,9 +2,9 @@
 
 import { execFile } from 'node:child_process';
 import { readdir, readFile, readlink } from 'node:fs/promises';
-import path from 'node:path';
-import { tmpdir } from 'node:os';
 import { promisify } from 'node:util';
+
+import { runtimeRoot } from '../../src/host/runtime-root.ts';
 
 /** Everything a machine could leave behind in this process and beside it. */
 export interface Holdings {
@@ -62,12 +62,8 @@ export async function processEnd(pid: number): Promise<void> {
   await promisify(execFile)('tail', ['--pid', String(pid), '-f', '/dev/null']);
 }
 
-/** The machines' private folders of this user. */
+/** The machines' private folders of this user; set TMPDIR or XDG_RUNTIME_DIR first to see those of one test only. */
 export async function runtimeFolders(): Promise<string[]> {
-  const roots = [
-    path.join(process.env['TMPDIR'] ?? tmpdir(), `microvm-${process.getuid?.() ?? 0}`),
-    ...(process.env['XDG_RUNTIME_DIR'] ? [path.join(process.env['XDG_RUNTIME_DIR'], 'microvm')] : []),
-  ];
-  const lists = await Promise.all(roots.map((root) => readdir(root).catch(() => [])));
-  return lists.flat().toSorted();
+  const root = await runtimeRoot();
+  return (await readdir(root)).toSorted();
 }

@@ -3,11 +3,12 @@
 import test, { type ExecutionContext } from 'ava';
 
 import { MicroVM, MicroVMError, type MicroVMOptions } from '../../../index.ts';
-import { type AcceleratorName, PATIENCE_MS } from '../guest.ts';
+import { type AcceleratorName, PATIENCE_MS, privateRuntimeFolder } from '../guest.ts';
 import { holdings } from '../leftovers.ts';
 
 /** Declares the tests. */
 export function bootFailureBehaviours(accelerator: AcceleratorName): void {
+  privateRuntimeFolder();
   const fails = async (t: ExecutionContext, options: MicroVMOptions): Promise<MicroVMError> => {
     const error = await t.throwsAsync(MicroVM.create({ accelerator, bootTimeout: PATIENCE_MS, ...options }), {
       instanceOf: MicroVMError,

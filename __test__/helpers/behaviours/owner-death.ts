@@ -7,13 +7,14 @@ import { fileURLToPath } from 'node:url';
 
 import test from 'ava';
 
-import { type AcceleratorName, bootGuest } from '../guest.ts';
+import { type AcceleratorName, bootGuest, privateRuntimeFolder } from '../guest.ts';
 import { processEnd, runtimeFolders } from '../leftovers.ts';
 
 const OWNER = fileURLToPath(new URL('../../fixtures/owner.ts', import.meta.url));
 
 /** Declares the test. */
 export function ownerDeathBehaviours(accelerator: AcceleratorName): void {
+  privateRuntimeFolder();
   test.serial('a SIGKILLed owner takes its machine with it, and the next start sweeps its folder', async (t) => {
     const owner = spawn(process.execPath, [OWNER, accelerator], { stdio: ['ignore', 'pipe', 'inherit'] });
     t.teardown(() => owner.kill('SIGKILL'));

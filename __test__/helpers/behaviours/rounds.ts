@@ -3,11 +3,12 @@
 import test from 'ava';
 
 import { MicroVM } from '../../../index.ts';
-import { type AcceleratorName, PATIENCE_MS } from '../guest.ts';
+import { type AcceleratorName, PATIENCE_MS, privateRuntimeFolder } from '../guest.ts';
 import { holdings } from '../leftovers.ts';
 
 /** Declares the test. */
 export function roundsLeaveNothing(accelerator: AcceleratorName, rounds: number): void {
+  privateRuntimeFolder();
   test.serial(`${rounds} rounds of create and stop leave no descriptor, thread, process or file`, async (t) => {
     t.timeout(rounds * 60_000);
     const round = async (index: number): Promise<void> => {
