@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { pack } from '../pack.mjs';
 import { capture } from '../set-up/commands.mjs';
-import { PROJECT } from '../set-up/folders.mjs';
+import { PROJECT, exists } from '../set-up/folders.mjs';
 import { shippedPackages } from './shipped-packages.mjs';
 
 const folder = mkdtempSync(join(tmpdir(), 'microvm-package-'));
@@ -24,7 +24,7 @@ function must(what, [file, ...args]) {
 /** The oldest Node on this machine: the one that npm scripts hide behind node_modules/.bin, where there is one. */
 function oldestNode() {
   const outside = (process.env.PATH ?? '').split(':').filter((entry) => !entry.includes('node_modules'));
-  const nodes = [process.execPath, ...outside.map((entry) => join(entry, 'node'))];
+  const nodes = [process.execPath, ...outside.map((entry) => join(entry, 'node')).filter(exists)];
   const versions = nodes
     .map((node) => ({ node, version: capture(node, ['-p', 'process.versions.node']).stdout.trim() }))
     .filter(({ version }) => version !== '');
