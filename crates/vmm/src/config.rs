@@ -132,7 +132,9 @@ pub enum ConfigError {
         max: usize,
     },
     /// A vhost-user device without queues, or with queues of an impossible size.
-    #[error("vhost-user device {index} has {queues} queues of size {queue_size}; at least one queue and a power of two up to 32768 are needed")]
+    #[error(
+        "vhost-user device {index} has {queues} queues of size {queue_size}; at least one queue and a power of two up to 32768 are needed"
+    )]
     VhostUserQueues {
         /// Index in [`MachineConfig::vhost_user`].
         index: usize,

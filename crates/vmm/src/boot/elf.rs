@@ -35,14 +35,13 @@ pub(super) fn load(
         });
     }
     let highmem = Some(GuestAddress(layout::HIGH_RAM));
-    let loaded =
-        Elf::load(&**ram.memory(), None, &mut file.file, highmem).map_err(|error| {
-            BootError::Load {
-                image: Image::Kernel,
-                path: file.path.to_owned(),
-                source: error.into(),
-            }
-        })?;
+    let loaded = Elf::load(&**ram.memory(), None, &mut file.file, highmem).map_err(|error| {
+        BootError::Load {
+            image: Image::Kernel,
+            path: file.path.to_owned(),
+            source: error.into(),
+        }
+    })?;
     let entry = match loaded.pvh_boot_cap {
         PvhBootCapability::PvhEntryPresent(address) => Entry::Pvh(address.0),
         _ => Entry::Linux64(loaded.kernel_load.0),

@@ -208,7 +208,10 @@ impl Temporary {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         name.push(format!(".{}-{number}.tmp", std::process::id()));
         let path = out.with_file_name(name);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
         Ok(Self { path, file })
     }
 

@@ -49,7 +49,11 @@ fn place(length: u64, kernel: &LoadedKernel) -> Result<u64, u64> {
     }
     let address = top - length;
     let address = address - address % PAGE;
-    if address < bottom { Err(available) } else { Ok(address) }
+    if address < bottom {
+        Err(available)
+    } else {
+        Ok(address)
+    }
 }
 
 #[cfg(test)]

@@ -82,7 +82,10 @@ fn explain(file: &ImageFile<'_>, head: &[u8]) -> BootError {
         (b"\x1f\x8b", "it is a gzip archive"),
         (b"\x28\xb5\x2f\xfd", "it is a zstd archive"),
         (b"\xfd7zXZ", "it is an xz archive"),
-        (b"!<arch>\n", "it is an ar archive, such as a Debian package"),
+        (
+            b"!<arch>\n",
+            "it is an ar archive, such as a Debian package",
+        ),
         (b"070701", "it is a cpio archive, such as an initramfs"),
         (b"#!", "it is a script"),
     ];

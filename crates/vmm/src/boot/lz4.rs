@@ -80,10 +80,12 @@ fn take(input: &mut impl Read, buffer: &mut [u8], rest: &mut u64) -> Result<(), 
     *rest = rest
         .checked_sub(buffer.len() as u64)
         .ok_or(Lz4Error::Truncated)?;
-    input.read_exact(buffer).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => Lz4Error::Truncated,
-        _ => error.into(),
-    })
+    input
+        .read_exact(buffer)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Lz4Error::Truncated,
+            _ => error.into(),
+        })
 }
 
 #[cfg(test)]
@@ -127,7 +129,10 @@ mod tests {
     fn a_cut_stream_is_an_error() {
         let frame = frame(&[b"some text that is long enough"]);
         for length in 5..frame.len() {
-            assert!(matches!(run(&frame[..length], 29), Err(Lz4Error::Truncated)));
+            assert!(matches!(
+                run(&frame[..length], 29),
+                Err(Lz4Error::Truncated)
+            ));
         }
     }
 

@@ -160,10 +160,16 @@ fn map(
 ) -> Result<Arc<GuestRegionMmap<()>>, MemoryError> {
     let too_large = || MemoryError::TooLarge { bytes: length };
     let size = usize::try_from(length).map_err(|_| too_large())?;
+    // Huge pages are reserved now: a pool that is too small is an error here, not a bus error at
+    // the first touch.
+    let flags = match page_size {
+        PageSize::Base => libc::MAP_SHARED | libc::MAP_NORESERVE,
+        PageSize::Huge => libc::MAP_SHARED,
+    };
     let mapping = MmapRegionBuilder::<()>::new(size)
         .with_file_offset(FileOffset::from_arc(Arc::clone(file), offset))
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-        .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE)
+        .with_mmap_flags(flags)
         .with_hugetlbfs(page_size == PageSize::Huge)
         .build()
         .map_err(|source| MemoryError::Map {

@@ -14,7 +14,7 @@
 /// Global descriptor table of the boot CPU.
 pub const GDT: u64 = 0x500;
 /// Interrupt descriptor table of the boot CPU (one empty entry).
-pub const IDT: u64 = 0x520;
+pub const IDT: u64 = 0x540;
 /// `struct hvm_start_info` of the PVH boot protocol; memory map and module list follow it.
 pub const PVH_START_INFO: u64 = 0x6000;
 /// `struct boot_params` of the Linux boot protocol.
