@@ -128,8 +128,14 @@ async function runOnce(given: ParsedArguments, request: Request, progress: Progr
     });
     progress.clear();
     if (given.flag('json')) {
-      printJson({ ...asText(result), accelerator: vm.accelerator, timings: vm.timings });
+      printJson({
+        ...asText(result),
+        accelerator: vm.accelerator,
+        acceleratorReason: vm.acceleratorReason,
+        timings: vm.timings,
+      });
     } else {
+      if (vm.accelerator === 'tcg' && request.machine.accelerator !== 'tcg') note(vm.acceleratorReason);
       process.stdout.write(result.stdout);
       process.stderr.write(result.stderr);
       if (result.timedOut) process.stderr.write(`microvm: the command ran longer than ${request.exec.timeout} ms\n`);
@@ -138,6 +144,11 @@ async function runOnce(given: ParsedArguments, request: Request, progress: Progr
   } finally {
     await vm.stop();
   }
+}
+
+// A person wonders why it is slow; a script wants the command's own stderr and has --json.
+function note(reason: string): void {
+  if (process.stderr.isTTY) process.stderr.write(`microvm: ${reason}\n`);
 }
 
 function asText(result: ExecResult<Buffer>): Record<string, unknown> {
