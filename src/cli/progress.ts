@@ -3,13 +3,25 @@
 
 import createSpinner from 'yocto-spinner';
 
+import type { BootPhase } from '../config/options.ts';
+
+const WORDS: Readonly<Record<BootPhase, string>> = {
+  choose: 'measuring how this host runs guests',
+  kernel: 'looking for a kernel',
+  initramfs: 'packing the initramfs',
+  machine: 'making the machine',
+  boot: 'booting',
+};
+
 /** Shows what is going on; gone without a trace when the command's output starts. */
 export interface Progress {
-  phase(name: string): void;
+  /** A phase of the start. */
+  phase(name: BootPhase): void;
+  say(text: string): void;
   clear(): void;
 }
 
-const silent: Progress = { phase: () => {}, clear: () => {} };
+const silent: Progress = { phase: () => {}, say: () => {}, clear: () => {} };
 
 /** A spinner on `stream`, or nothing where that is no terminal. */
 export function startProgress(stream: NodeJS.WriteStream, enabled: boolean): Progress {
@@ -18,7 +30,10 @@ export function startProgress(stream: NodeJS.WriteStream, enabled: boolean): Pro
   const spinner = createSpinner({ stream, text: 'starting', handleSignals: false }).start();
   return {
     phase: (name) => {
-      spinner.text = name;
+      spinner.text = WORDS[name];
+    },
+    say: (text) => {
+      spinner.text = text;
     },
     clear: () => spinner.clear().stop(),
   };

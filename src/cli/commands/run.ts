@@ -119,7 +119,7 @@ async function runOnce(given: ParsedArguments, request: Request, progress: Progr
   const vm = await MicroVM.create({ ...request.machine, onPhase: progress.phase });
   try {
     if (given.flag('console')) vm.console.pipe(process.stderr, { end: false });
-    progress.phase(`running ${request.file}`);
+    progress.say(`running ${request.file}`);
     const result = await vm.exec(request.file, request.args, {
       ...request.exec,
       input,
