@@ -121,8 +121,11 @@ pub enum PeerLoss {
     #[error("it closed the connection")]
     Closed,
     /// It left a request without an answer for too long.
-    #[error("it did not answer in time")]
-    TimedOut,
+    #[error("it did not answer in time when asked to {operation}")]
+    TimedOut {
+        /// What was asked of it.
+        operation: &'static str,
+    },
     /// It answered what the protocol does not allow.
     #[error("it broke the protocol when asked to {operation}: {reason}")]
     Protocol {

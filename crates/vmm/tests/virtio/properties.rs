@@ -21,7 +21,7 @@ enum Access {
 
 fn offset() -> impl Strategy<Value = u64> {
     prop_oneof![
-        8 => (0_u64..0x30).prop_map(|index| index * 4 + 0x000),
+        8 => (0_u64..0x30).prop_map(|index| index * 4),
         4 => (0_u64..0x100).prop_map(|index| index * 4),
         1 => any::<u64>(),
         1 => 0_u64..0x400,

@@ -48,6 +48,8 @@ pub(super) struct Watch {
 struct Timer {
     descriptor: TimerFd,
     deadline: Option<Instant>,
+    /// The request under way.
+    operation: &'static str,
 }
 
 /// A series of requests under one deadline.
@@ -79,6 +81,7 @@ impl Peer {
             timer: Mutex::new(Timer {
                 descriptor: timer,
                 deadline: None,
+                operation: "connect",
             }),
             stop: event("the stop descriptor")?,
             ring_error: event("the ring error descriptor")?,
@@ -159,6 +162,7 @@ impl Exchange<'_> {
         operation: &'static str,
         request: impl FnOnce(&mut Frontend) -> vhost::Result<T>,
     ) -> Result<T, VirtioError> {
+        self.watch.timer().operation = operation;
         request(&mut self.frontend).map_err(|error| match error {
             // A clean answer: the connection goes on.
             vhost::Error::VhostUserProtocol(ProtocolError::BackendInternalError) => {
@@ -204,11 +208,12 @@ impl Watch {
         let _ = timer.descriptor.clear();
     }
 
-    /// Whether the deadline has passed and its exchange still runs.
-    fn overdue(&self) -> bool {
-        self.timer()
-            .deadline
-            .is_some_and(|deadline| Instant::now() >= deadline)
+    /// The request that still runs though its deadline has passed.
+    fn overdue(&self) -> Option<PeerLoss> {
+        let timer = self.timer();
+        let deadline = timer.deadline?;
+        let operation = timer.operation;
+        (Instant::now() >= deadline).then_some(PeerLoss::TimedOut { operation })
     }
 
     /// Counts the back end as lost. The first reason stays, and is what the error names.
@@ -265,8 +270,12 @@ impl Watch {
             match event.map(|event| event.data()) {
                 [STOP | HANG_UP] => break PeerLoss::Closed,
                 [RING_ERROR] => break PeerLoss::Ring,
-                // One that was disarmed meanwhile is no longer readable.
-                [DEADLINE] if self.overdue() => break PeerLoss::TimedOut,
+                // A timer that was disarmed meanwhile is no longer readable.
+                [DEADLINE] => {
+                    if let Some(loss) = self.overdue() {
+                        break loss;
+                    }
+                }
                 _ => {}
             }
         };

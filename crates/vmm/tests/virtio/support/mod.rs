@@ -1,5 +1,5 @@
 //! The driver's side of virtio, as far as tests need one.
-#![allow(dead_code)] // Each test binary uses a part.
+#![allow(dead_code, unused_imports)] // Each test binary uses a part.
 
 mod driver;
 mod probe;
