@@ -1,7 +1,10 @@
 // Files that look like kernels, right down to the fields that are read.
 
 /** A bzImage of 64-bit x86 with two sectors of setup and 32 KiB of kernel. */
-export function bzImage({ release = '6.1.0-test', is64Bit = true, isLoadedHigh = true } = {}): Buffer {
+export function bzImage(
+  fields: { readonly release?: string; readonly is64Bit?: boolean; readonly isLoadedHigh?: boolean } = {},
+): Buffer {
+  const { release = '6.1.0-test', is64Bit = true, isLoadedHigh = true } = fields;
   const image = Buffer.alloc(3 * 512 + 32 * 1024);
   image.write('MZ', 0, 'latin1');
   image.writeUInt8(2, 0x1f1);
@@ -17,7 +20,15 @@ export function bzImage({ release = '6.1.0-test', is64Bit = true, isLoadedHigh =
 }
 
 /** An ELF executable with one loaded segment that ends with the file. */
-export function vmlinux({ release = '6.1.0-test', machine = 62, type = 2, padding = 0 } = {}): Buffer {
+export function vmlinux(
+  fields: {
+    readonly release?: string;
+    readonly machine?: number;
+    readonly type?: number;
+    readonly padding?: number;
+  } = {},
+): Buffer {
+  const { release = '6.1.0-test', machine = 62, type = 2, padding = 0 } = fields;
   const banner = Buffer.from(`${'\0'.repeat(padding)}Linux version %s (\0Linux version ${release} (build@host) #1\0`);
   const header = Buffer.alloc(64 + 56);
   header.write('\x7fELF\x02\x01\x01', 0, 'latin1');
