@@ -3,7 +3,7 @@
 
 import { cpus, release } from 'node:os';
 import { kvm } from '../src/accelerators/kvm.ts';
-import { GUEST_CID } from '../src/accelerators/qemu/arguments.ts';
+import { GUEST_CID } from '../src/accelerators/accelerator.ts';
 import { bootableImage } from '../src/accelerators/vmlinux.ts';
 import { normalize } from '../src/config/normalize.ts';
 import { buildInitramfs } from '../src/guest/initramfs.ts';
@@ -31,7 +31,7 @@ async function prepare(): Promise<BootedFrom> {
   return {
     ...spec,
     // Both boot the unpacked kernel, so neither pays for unpacking it.
-    kernel: { ...found, image: await bootableImage(found), format: 'elf' },
+    kernel: { ...found, image: (await bootableImage(found)).path, format: 'elf' },
     initramfs: initramfs.path,
     commandLine: kernelCommandLine(spec, kvm),
     guestCid: GUEST_CID,

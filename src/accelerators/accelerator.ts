@@ -3,6 +3,9 @@
 import type { Duplex } from 'node:stream';
 import type { GuestKernel } from '../guest/kernel.ts';
 
+/** vsock context ID of the guest: each machine has a vsock of its own, so all can have the same. */
+export const GUEST_CID = 3;
+
 /** A machine with everything found and built: plain data, ready to be started. */
 export interface ResolvedMachine {
   readonly cpus: number;

@@ -15,18 +15,19 @@ export const kvm: Accelerator = {
 
   async start(machine, signal) {
     const image = await bootableImage(machine.kernel);
-    signal?.throwIfAborted();
     try {
-      const native = await loadBinding().BindingMachine.create(configOf(machine, image));
+      signal?.throwIfAborted();
+      const native = await loadBinding().BindingMachine.create(configOf(machine, image.path));
       if (signal?.aborted) {
         await native.stop();
-        signal.throwIfAborted();
+        throw signal.reason;
       }
       native.start();
       return new KvmMachine(native);
     } catch (error) {
-      if (signal?.aborted) throw error;
-      throw fromNative(error);
+      throw signal?.aborted ? error : fromNative(error);
+    } finally {
+      await image.release();
     }
   },
 };

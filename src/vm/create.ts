@@ -1,8 +1,7 @@
 // From options to a machine whose agent answers.
 
-import type { Accelerator, MachineExit, RunningMachine } from '../accelerators/accelerator.ts';
+import { type Accelerator, GUEST_CID, type MachineExit, type RunningMachine } from '../accelerators/accelerator.ts';
 import { chooseAccelerator } from '../accelerators/choose.ts';
-import { GUEST_CID } from '../accelerators/qemu/arguments.ts';
 import type { MachineSpec } from '../config/machine-spec.ts';
 import { normalize } from '../config/normalize.ts';
 import type { MicroVMOptions } from '../config/options.ts';

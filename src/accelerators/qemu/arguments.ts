@@ -10,9 +10,6 @@ export interface QemuWiring {
   readonly vsockBackend: string;
 }
 
-/** Context ID of the guest: each machine has a vsock of its own, so all can have the same. */
-export const GUEST_CID = 3;
-
 /**
  * The arguments. `q35` and PCI rather than the `microvm` machine: on a busy host a kernel hangs in the latter while it
  * calibrates its delay loop. RAM is a shared memfd, for the vsock device runs outside of QEMU.
