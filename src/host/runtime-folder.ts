@@ -50,9 +50,11 @@ export async function createRuntimeFolder(root?: string): Promise<RuntimeFolder>
 }
 
 /** Removes the folders whose owners are gone; gives their names. Any number of processes may do it at the same time. */
-export async function sweepRuntimeFolders(root: string): Promise<string[]> {
-  const names = await readdir(root);
-  const swept = await Promise.all(names.map(async (name) => ((await isAbandoned(root, name)) ? name : undefined)));
+export async function sweepRuntimeFolders(root: string, now: number = Date.now()): Promise<string[]> {
+  const names = await readdir(root).catch((cause: unknown) => {
+    throw new MicroVMError('ERR_RUNTIME_FOLDER', `Cannot read ${root} (${errnoOf(cause)})`, { cause });
+  });
+  const swept = await Promise.all(names.map(async (name) => ((await isAbandoned(root, name, now)) ? name : undefined)));
   const abandoned = swept.filter((name) => name !== undefined);
   await Promise.all(abandoned.map((name) => removeFolder(join(root, name))));
   return abandoned;
@@ -97,11 +99,11 @@ function listen(path: string): Promise<Server> {
   });
 }
 
-async function isAbandoned(root: string, name: string): Promise<boolean> {
+async function isAbandoned(root: string, name: string, now: number): Promise<boolean> {
   const path = join(root, name);
   if (UNFINISHED.test(name)) {
     const made = await stat(path).catch(() => undefined);
-    return made !== undefined && Date.now() - made.ctimeMs > UNFINISHED_MAX_AGE_MS;
+    return made !== undefined && now - made.ctimeMs > UNFINISHED_MAX_AGE_MS;
   }
   return /^[0-9a-f]{12}$/.test(name) && !(await answers(join(path, LOCK)));
 }

@@ -1,0 +1,140 @@
+import { mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { type CacheEntry, cacheFolder, cleanCache, listCache } from '../../src/cache/cache.ts';
+import { heldEntries, holdEntry } from '../../src/cache/hold.ts';
+import { publishFile } from '../../src/cache/publish.ts';
+import { isAlive, processIdentity } from '../../src/host/process-identity.ts';
+import { startFixture } from '../helpers/fixture-process.ts';
+import { temporaryFolder } from '../helpers/temporary-folder.ts';
+
+/** A cache as set-up and some runs leave it. */
+async function makeCache(t: ExecutionContext): Promise<string> {
+  const folder = await temporaryFolder(t);
+  await mkdir(join(folder, 'guest/debian-1/modules'), { recursive: true });
+  await mkdir(join(folder, 'guest/userland-1'));
+  await mkdir(join(folder, 'initramfs'));
+  await symlink('debian-1', join(folder, 'guest/current'));
+  await writeFile(join(folder, 'guest/debian-1/vmlinuz'), 'x'.repeat(300));
+  await writeFile(join(folder, 'guest/debian-1/modules/a.ko'), 'x'.repeat(100));
+  await writeFile(join(folder, 'guest/userland-1/busybox'), 'x'.repeat(200));
+  await writeFile(join(folder, 'initramfs/1.cpio'), 'x'.repeat(50));
+  return folder;
+}
+
+const names = (entries: readonly CacheEntry[], folder: string): string[] =>
+  entries.map(({ path }) => path.slice(folder.length + 1));
+
+test('the cache is where the environment says', (t) => {
+  t.is(cacheFolder({ MICROVM_CACHE: '/a', XDG_CACHE_HOME: '/b', HOME: '/c' }), '/a');
+  t.is(cacheFolder({ XDG_CACHE_HOME: '/b', HOME: '/c' }), '/b/microvm');
+  t.is(cacheFolder({ XDG_CACHE_HOME: 'relative', HOME: '/c' }), '/c/.cache/microvm');
+});
+
+test('entries are listed with kinds and sizes, the largest first, links not at all', async (t) => {
+  const folder = await makeCache(t);
+  const entries = await listCache(folder);
+  t.deepEqual(
+    entries.map(({ kind, bytes, inUse }) => [kind, bytes, inUse]),
+    [
+      ['kernel', 400, false],
+      ['userland', 200, false],
+      ['initramfs', 50, false],
+    ],
+  );
+  t.true(entries.every(({ usedAt }) => usedAt instanceof Date));
+});
+
+test('a cache that is not there is empty', async (t) => {
+  const folder = join(await temporaryFolder(t), 'none');
+  t.deepEqual(await listCache(folder), []);
+  t.deepEqual(await cleanCache({ folder }), { removed: [], kept: [] });
+});
+
+test('cleaning removes everything, with links that would lead nowhere', async (t) => {
+  const folder = await makeCache(t);
+  const { removed, kept } = await cleanCache({ folder });
+  t.is(removed.length, 3);
+  t.is(kept.length, 0);
+  t.deepEqual(await readdir(join(folder, 'guest')), []);
+});
+
+test('cleaning some kinds keeps the others', async (t) => {
+  const folder = await makeCache(t);
+  const { removed, kept } = await cleanCache({ folder, kinds: ['initramfs'] });
+  t.deepEqual(names(removed, folder), ['initramfs/1.cpio']);
+  t.is(kept.length, 2);
+  t.true((await readdir(join(folder, 'guest'))).includes('current'));
+});
+
+test('an entry that a process holds is kept until it is released', async (t) => {
+  const folder = await makeCache(t);
+  const entry = join(folder, 'initramfs/1.cpio');
+  const [first, second] = [await holdEntry(entry), await holdEntry(entry)];
+  t.deepEqual(names((await cleanCache({ folder })).kept, folder), ['initramfs/1.cpio']);
+  await first.release();
+  t.true((await listCache(folder))[0]?.inUse);
+  await second.release();
+  await second.release();
+  t.deepEqual(names((await cleanCache({ folder })).removed, folder), ['initramfs/1.cpio']);
+});
+
+test("another process's hold counts as long as that process lives", async (t) => {
+  const folder = await makeCache(t);
+  const holder = await startFixture(t, 'hold-cache-entry', join(folder, 'guest/debian-1'));
+  t.deepEqual(names((await cleanCache({ folder })).kept, folder), ['guest/debian-1']);
+  await holder.kill('SIGKILL');
+  t.deepEqual(names((await cleanCache({ folder })).removed, folder), ['guest/debian-1']);
+  t.deepEqual(await readdir(join(folder, 'holds')), []);
+});
+
+test('a process id that passed to another process holds nothing', async (t) => {
+  const folder = await makeCache(t);
+  await mkdir(join(folder, 'holds'));
+  await writeFile(join(folder, 'holds', `initramfs%2F1.cpio@${process.pid}-1-1`), '');
+  t.is((await heldEntries(folder)).size, 0);
+});
+
+test('a process is known by its id and the time of its start', (t) => {
+  const identity = processIdentity() ?? '';
+  t.regex(identity, new RegExp(`^${process.pid}-\\d+$`));
+  t.true(isAlive(identity));
+  t.false(isAlive(`${process.pid}-1`));
+  t.false(isAlive(''));
+  t.is(processIdentity(2 ** 22 + 1), undefined);
+});
+
+test('a published file is there whole or not at all', async (t) => {
+  const path = join(await temporaryFolder(t), 'initramfs', '2.cpio');
+  await publishFile(path, async (temporary) => {
+    await writeFile(temporary, 'content');
+    await t.throwsAsync(stat(path), { code: 'ENOENT' });
+  });
+  t.is(await readFile(path, 'utf8'), 'content');
+
+  const failing = publishFile(path, async (temporary) => {
+    await writeFile(temporary, 'half');
+    throw new Error('enough');
+  });
+  await t.throwsAsync(failing, { message: 'enough' });
+  t.is(await readFile(path, 'utf8'), 'content');
+  t.deepEqual(await readdir(join(path, '..')), ['2.cpio']);
+});
+
+test('an unfinished file is in use while its maker lives, and can be cleaned afterwards', async (t) => {
+  const folder = await makeCache(t);
+  await writeFile(join(folder, 'initramfs', `.tmp-${processIdentity()}-abc`), '');
+  await writeFile(join(folder, 'initramfs', `.tmp-${process.pid}-1-abc`), '');
+  const { removed, kept } = await cleanCache({ folder, kinds: ['temporary'] });
+  t.deepEqual(names(removed, folder), [`initramfs/.tmp-${process.pid}-1-abc`]);
+  t.is(kept.filter(({ kind }) => kind === 'temporary')[0]?.inUse, true);
+});
+
+test('a cache that cannot be written to is an error with its own code', async (t) => {
+  const folder = await temporaryFolder(t);
+  await writeFile(join(folder, 'initramfs'), 'a file where a folder should be');
+  const published = publishFile(join(folder, 'initramfs/1.cpio'), () => Promise.resolve());
+  await t.throwsAsync(published, { code: 'ERR_CACHE', message: /EEXIST|ENOTDIR/ });
+  const hold = await holdEntry(join(folder, 'initramfs/x/1.cpio'));
+  await t.notThrowsAsync(hold.release());
+});
