@@ -127,7 +127,7 @@ test('an unfinished file is in use while its maker lives, and can be cleaned aft
   await writeFile(join(folder, 'initramfs', `.tmp-${process.pid}-1-abc`), '');
   const { removed, kept } = await cleanCache({ folder, kinds: ['temporary'] });
   t.deepEqual(names(removed, folder), [`initramfs/.tmp-${process.pid}-1-abc`]);
-  t.is(kept.filter(({ kind }) => kind === 'temporary')[0]?.inUse, true);
+  t.is(kept.find(({ kind }) => kind === 'temporary')?.inUse, true);
 });
 
 test('a cache that cannot be written to is an error with its own code', async (t) => {
