@@ -1,6 +1,8 @@
 // What the native addon exports (crates/node), as this package uses it. Private to the package: no public type may
 // name one of these. The addon's own list is native/binding.d.ts, which the build writes; a test compares the names.
 
+import type { KvmBinding } from './kvm/binding.ts';
+
 /** A failure of the addon: an `Error` with a `MicroVMErrorCode`, and with `errno` where a system call was refused. */
 export interface BindingError extends Error {
   readonly code: string;
@@ -87,7 +89,7 @@ export interface BindingMachine {
   wait(): Promise<BindingMachineExit>;
 }
 
-export interface Binding {
+export interface Binding extends KvmBinding {
   readonly BindingMachine: { create(config: BindingMachineConfig): Promise<BindingMachine> };
   spawnHelper(options: BindingSpawnOptions): BindingChild;
   /** Two connected stream sockets as descriptors, both the caller's. */

@@ -25,6 +25,18 @@ export type MicroVMErrorCode =
   | 'ERR_KVM_EMULATED'
   /** A KVM call failed; the message names the ioctl and the errno. */
   | 'ERR_KVM_FAILED'
+  /** An access would leave the memory region. */
+  | 'ERR_KVM_OUT_OF_BOUNDS'
+  /** A length or guest address is zero where it may not be, no multiple of the page size, or too large. */
+  | 'ERR_KVM_UNALIGNED'
+  /** A memory slot would overlap another one. */
+  | 'ERR_KVM_SLOT_OVERLAP'
+  /** The answer has another length than the guest reads, or nobody waits for one. */
+  | 'ERR_KVM_INVALID_ANSWER'
+  /** The vCPU is running. */
+  | 'ERR_KVM_BUSY'
+  /** The device, machine, vCPU or memory region was closed. */
+  | 'ERR_KVM_CLOSED'
   // Kernel, root file system, initramfs
   /** No kernel was given and none was found; `lookedAt` lists the places. */
   | 'ERR_KERNEL_NOT_FOUND'
