@@ -8,6 +8,7 @@
 )]
 
 mod hosted;
+mod kvm;
 mod properties;
 mod registers;
 mod rng;
