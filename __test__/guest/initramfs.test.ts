@@ -68,7 +68,7 @@ async function unpack({ path }: Initramfs): Promise<Map<string, ArchivedFile>> {
   return new Map(readCpio(await readFile(path)).map((file) => [file.name, file]));
 }
 
-const ownFiles = ['.microvm', '.microvm/modules', 'dev', 'dev/console', 'dev/null', 'init'];
+const ownFiles = ['.', '.microvm', '.microvm/modules', 'dev', 'dev/console', 'dev/null', 'init'];
 
 test("'none' holds the agent as /init and the first device nodes", async (t) => {
   const { build } = await makeFixture(t);

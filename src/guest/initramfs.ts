@@ -1,5 +1,5 @@
-// The initramfs: the root file system that was asked for, then our own archive with the agent as /init and the kernel modules. The
-// kernel unpacks archives in order, so ours has the last word. It is built once and then taken from the cache.
+// The initramfs: a root folder, the root file system that was asked for, then our own archive with the agent as /init and the kernel
+// modules. The kernel unpacks archives in order, so ours has the last word. It is built once and then taken from the cache.
 
 import { createHash } from 'node:crypto';
 import { readFile, stat, utimes } from 'node:fs/promises';
@@ -37,7 +37,7 @@ export interface Initramfs {
 }
 
 /** Part of the name of each archive: a new value leaves the old ones unused. */
-const LAYOUT_VERSION = 1;
+const LAYOUT_VERSION = 2;
 const MIB = 2 ** 20;
 /** What a kernel needs before it has unpacked anything. */
 const KERNEL_BYTES = 48 * MIB;
@@ -92,6 +92,7 @@ async function write(temporary: string, source: RootfsSource, own: OwnFiles): Pr
   const file = await ArchiveFile.create(temporary, maxBytes, () => tooLarge(maxBytes + 1, own.memoryBytes));
   const sink: Sink = (bytes) => file.write(bytes);
   try {
+    await writeRoot(sink);
     await source.write(sink, own.signal);
     await writeOwn(sink, own);
     await file.finish();
@@ -99,6 +100,13 @@ async function write(temporary: string, source: RootfsSource, own: OwnFiles): Pr
     await file.abandon();
     throw error;
   }
+}
+
+/** The kernel's own root folder can be written to by everybody. */
+async function writeRoot(sink: Sink): Promise<void> {
+  const writer = new CpioWriter(sink);
+  await writer.add({ name: '.', mode: MODE.folder | 0o755 });
+  await writer.end();
 }
 
 async function writeOwn(sink: Sink, { agent, modules }: OwnFiles): Promise<void> {

@@ -1,7 +1,7 @@
 // Which kernel modules the guest needs before it can dial the host, and in which order they load.
 
 import { readFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { MicroVMError, errnoOf } from '../errors.ts';
 
 /** Without these the guest cannot reach its devices. */
@@ -17,53 +17,43 @@ export type VirtioTransport = keyof typeof REQUIRED;
 
 /** The files of the modules to load, each after those it depends on. Built-in ones need none. */
 export async function neededModules(folder: string, transport: VirtioTransport): Promise<string[]> {
-  const [dependencies, builtIn] = await Promise.all([readDependencies(folder), readBuiltIn(folder)]);
-  const ordered = new Set<string>();
-  const add = (name: string): void => {
-    const entry = dependencies.get(name);
-    // Not listed: built in, which was checked for those that are wanted. A set makes a circle of dependencies end.
-    if (!entry || visited.has(name)) return;
-    visited.add(name);
-    entry.dependsOn.forEach(add);
-    ordered.add(join(folder, entry.file));
-  };
-  const visited = new Set<string>();
-
-  const missing = REQUIRED[transport].filter((name) => !dependencies.has(name) && !builtIn.has(name));
+  const [lines, builtIn] = await Promise.all([readDependencies(folder), readBuiltIn(folder)]);
+  const missing = REQUIRED[transport].filter((name) => !lines.has(name) && !builtIn.has(name));
   if (missing.length > 0) {
     throw new MicroVMError('ERR_KERNEL_MODULES', `The modules in ${folder} lack ${missing.join(' and ')}`, {
       hint: 'The guest needs them to reach the host. Use a kernel that has them, such as the one that set-up fetches.',
     });
   }
+  const visited = new Set<string>();
+  const ordered: string[] = [];
+  const add = (name: string): void => {
+    const line = lines.get(name);
+    // Not listed: built in. Visited: loaded before, or a circle, which has to end somewhere.
+    if (line === undefined || visited.has(name)) return;
+    visited.add(name);
+    const { file, dependsOn } = parseLine(folder, line);
+    dependsOn.forEach(add);
+    ordered.push(join(folder, file));
+  };
   for (const name of [...REQUIRED[transport], ...OPTIONAL]) add(name);
-  return [...ordered];
+  return ordered;
 }
 
-interface ModuleEntry {
-  /** Path in the folder. */
-  readonly file: string;
-  /** Names of modules. */
-  readonly dependsOn: readonly string[];
-}
-
-async function readDependencies(folder: string): Promise<Map<string, ModuleEntry>> {
+/** The lines of modules.dep by the names of their modules. There are thousands, of which a handful is looked into. */
+async function readDependencies(folder: string): Promise<Map<string, string>> {
   const text = await readList(folder, 'modules.dep');
-  const entries = new Map<string, ModuleEntry>();
-  for (const line of text.split('\n').filter((line) => line.trim() !== '')) {
-    const [file = '', list, ...more] = line.split(':');
-    const dependsOn = (list ?? '').split(' ').filter((path) => path !== '');
-    if (list === undefined || more.length > 0 || [file, ...dependsOn].some((path) => !isInside(path))) {
-      throw new MicroVMError(
-        'ERR_KERNEL_MODULES',
-        `${join(folder, 'modules.dep')} has a malformed line: ${line.slice(0, 200)}`,
-        {
-          hint: 'Let depmod write it again.',
-        },
-      );
-    }
-    entries.set(moduleName(file), { file, dependsOn: dependsOn.map(moduleName) });
+  return new Map(text.split('\n').map((line) => [moduleName(line.slice(0, line.indexOf(':'))), line]));
+}
+
+/** `path: path path…`, all of them in the folder. */
+function parseLine(folder: string, line: string): { file: string; dependsOn: string[] } {
+  const [file = '', list, ...more] = line.split(':');
+  const paths = (list ?? '').split(' ').filter((path) => path !== '');
+  if (list !== undefined && more.length === 0 && [file, ...paths].every(isInside)) {
+    return { file, dependsOn: paths.map(moduleName) };
   }
-  return entries;
+  const message = `${join(folder, 'modules.dep')} has a malformed line: ${line.slice(0, 200)}`;
+  throw new MicroVMError('ERR_KERNEL_MODULES', message, { hint: 'Let depmod write it again.' });
 }
 
 async function readBuiltIn(folder: string): Promise<Set<string>> {
@@ -84,9 +74,9 @@ function isInside(path: string): boolean {
   return path !== '' && !path.startsWith('/') && !path.split('/').includes('..');
 }
 
-/** `virtio-rng.ko.xz` and `virtio_rng` are one module: the kernel takes - and _ for the same. */
+/** `a/virtio-rng.ko.xz` and `virtio_rng` are one module: the kernel takes - and _ for the same. */
 function moduleName(path: string): string {
-  return basename(path)
-    .replace(/\.ko(?:\.(?:gz|xz|zst))?$/, '')
-    .replaceAll('-', '_');
+  const name = path.slice(path.lastIndexOf('/') + 1);
+  const end = name.indexOf('.ko');
+  return (end === -1 ? name : name.slice(0, end)).replaceAll('-', '_');
 }
