@@ -1,7 +1,7 @@
 //! PID 1 of the guest: it makes a bare kernel usable, dials the host, and runs the commands that come over the channel.
 //!
 //! The way through the files is the way of a boot: [`mounts`] → [`settings`] → [`modules`] → [`network`] → [`dial`] →
-//! [`serve`] (the one event loop, with [`channel`], [`command`] and [`reaper`] under it) → [`power`].
+//! [`mod@serve`] (the one event loop, with [`channel`], [`command`] and [`reaper`] under it) → [`power`].
 //! `docs/guest-agent.md` is the contract with the host.
 //!
 //! One thread, one `poll`: there is no lock, nothing waits in a loop, and only one place takes the status of children.
