@@ -177,6 +177,18 @@ test('a timeout also ends a reply that drips', async (t) => {
   await t.throwsAsync(late, { code: 'ERR_EXEC_TIMEOUT' });
 });
 
+test('a timeout longer than a timer can hold is none', async (t) => {
+  const { channel, path } = await makeChannel(t);
+  const accepted = channel.accept({ timeoutMs: Infinity });
+  const agent = await FakeAgent.ready(path);
+  await accepted;
+  const result = channel.run('x', { timeoutMs: Infinity });
+  await agent.command();
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  agent.socket.write(reply('ok'));
+  t.is((await result).stdout.toString(), 'ok');
+});
+
 test('a pause inside a reply times out, a long wait for its first byte does not', async (t) => {
   const { channel, connect } = await makeChannel(t, { gapTimeoutMs: 50 });
   const agent = await connect();

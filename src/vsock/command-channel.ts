@@ -11,6 +11,8 @@ import type { ConnectionListener } from './unix.ts';
 export const COMMAND_PORT = 1024;
 
 const MIB = 1024 * 1024;
+/** Node makes 1 ms of a longer delay. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
 const PROBE = Buffer.from(':');
 const POWER_OFF = Buffer.from('\0poweroff');
 
@@ -104,7 +106,8 @@ export class CommandChannel {
     const interrupt = this.#interrupt.signal;
     return this.#inTurn(signal, gone, async () => {
       const connection = await this.#connect({ timeoutMs: acceptTimeoutMs, signal, gone, interrupt });
-      const timeout = timeoutMs === undefined ? undefined : { ms: timeoutMs, error: () => execTimedOut(timeoutMs) };
+      const hasTimeout = timeoutMs !== undefined && timeoutMs <= MAX_TIMER_MS;
+      const timeout = hasTimeout ? { ms: timeoutMs, error: () => execTimedOut(timeoutMs) } : undefined;
       const started = performance.now();
       const reply = await connection.exchange(bytes, { ...this.#limits, timeout, signal });
       return { ...reply, durationMs: performance.now() - started };
@@ -159,7 +162,10 @@ export class CommandChannel {
     if (this.#connection?.isOpen) return this.#connection;
     const waiting = new AbortController();
     let lastFailure: unknown;
-    const timer = setTimeout(() => waiting.abort(neverConnected(timeoutMs, lastFailure)), timeoutMs);
+    const timer = setTimeout(
+      () => waiting.abort(neverConnected(timeoutMs, lastFailure)),
+      Math.min(timeoutMs, MAX_TIMER_MS),
+    );
     const onAbort = (): void => waiting.abort(gone());
     const onInterrupt = (): void => waiting.abort(interrupt.reason);
     signal?.addEventListener('abort', onAbort, { once: true });
