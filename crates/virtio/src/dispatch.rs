@@ -145,3 +145,7 @@ impl Dispatcher {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "dispatch/tests.rs"]
+mod tests;

@@ -111,6 +111,8 @@ fn status_bits_come_on_in_their_order_only() {
         "cleared bits"
     );
     assert_eq!(driver.set_status(before | 0x1f30), before, "unknown bits");
+    let alone = driver.set_status(Driver::DRIVER_OK);
+    assert_eq!(alone, before, "a new bit with the old ones cleared");
 }
 
 #[test]
