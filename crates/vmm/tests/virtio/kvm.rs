@@ -6,7 +6,6 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use microvm_kvm::{Exit, Kvm, MemoryRegion, VirtualMachine};
-use microvm_vmm::bus::BusDevice;
 use microvm_vmm::devices::rng::Rng;
 use microvm_vmm::virtio::{MmioSlot, VirtioDeviceSource, VirtioError, plug};
 
