@@ -77,7 +77,6 @@ export interface BindingVirtualCpuRunner {
   answer(bytes: Uint8Array): void;
   interrupt(): void;
   withdrawInterrupt(): boolean;
-  close(): Promise<void>;
 }
 
 export interface KvmBinding {

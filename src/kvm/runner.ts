@@ -1,9 +1,10 @@
 // Runs a vCPU, on a thread of its own.
 
+import { MicroVMError } from '../errors.ts';
 import type { BindingVirtualCpuRunner } from './binding.ts';
 import { type Exit, toExit } from './exit.ts';
 import { call, callAsync, invalid } from './native.ts';
-import type { VirtualCpu } from './virtual-cpu.ts';
+import { VirtualCpuState } from './virtual-cpu-state.ts';
 
 /** How a vCPU runs. */
 export interface RunOptions {
@@ -25,9 +26,7 @@ export interface RunOptions {
  * }
  * ```
  */
-export class VirtualCpuRunner {
-  /** The vCPU, for its registers. */
-  readonly vcpu: VirtualCpu;
+export class VirtualCpuRunner extends VirtualCpuState {
   readonly #native: BindingVirtualCpuRunner;
   /** Whether `interrupt()` was called and no run has ended by it yet. */
   #interrupted = false;
@@ -35,9 +34,9 @@ export class VirtualCpuRunner {
   #exits = 0;
 
   /** Runners are made by {@link VirtualCpu.createRunner}. */
-  constructor(vcpu: VirtualCpu, native: unknown) {
-    this.vcpu = vcpu;
-    this.#native = native as BindingVirtualCpuRunner;
+  constructor(vcpu: unknown, runner: unknown) {
+    super(vcpu);
+    this.#native = runner as BindingVirtualCpuRunner;
   }
 
   /**
@@ -81,20 +80,6 @@ export class VirtualCpuRunner {
     call(() => this.#native.interrupt());
   }
 
-  /** Closes the vCPU and this; a run under way ends as `interrupted`. Calling it again does nothing. */
-  close(): Promise<void> {
-    return callAsync(() => this.#native.close());
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
-  }
-
-  /** Starts to close, without waiting. */
-  [Symbol.dispose](): void {
-    void this.close();
-  }
-
   #exit(exit: Parameters<typeof toExit>[0]): Exit {
     const which = ++this.#exits;
     return toExit(exit, (bytes) => this.#answer(bytes, which));
@@ -102,7 +87,9 @@ export class VirtualCpuRunner {
 
   #answer(bytes: Uint8Array, exit: number): void {
     if (!(bytes instanceof Uint8Array)) throw invalid('An answer must be a Uint8Array');
-    if (exit !== this.#exits) throw invalid('The exit was answered too late: the vCPU has run since');
+    if (exit !== this.#exits) {
+      throw new MicroVMError('ERR_KVM_INVALID_ANSWER', 'The exit was answered too late: the vCPU has run since');
+    }
     call(() => this.#native.answer(bytes));
   }
 }

@@ -13,7 +13,7 @@ use super::field::{Field, mirror};
 use crate::error::BindingError;
 
 mirror! {
-    /// `kvm_regs`
+    #[doc = "`kvm_regs`"]
     BindingRegs = kvm_regs {
         rax: BigInt,
         rbx: BigInt,
@@ -35,7 +35,7 @@ mirror! {
         rflags: BigInt,
     }
 
-    /// `kvm_segment`
+    #[doc = "`kvm_segment`"]
     BindingSegment = kvm_segment {
         base: BigInt,
         limit: f64,
@@ -52,13 +52,13 @@ mirror! {
         unusable: f64,
     }
 
-    /// `kvm_dtable`
+    #[doc = "`kvm_dtable`"]
     BindingDescriptorTable = kvm_dtable {
         base: BigInt,
         limit: f64,
     }
 
-    /// `kvm_sregs`
+    #[doc = "`kvm_sregs`"]
     BindingSregs = kvm_sregs {
         cs: BindingSegment,
         ds: BindingSegment,
@@ -80,7 +80,7 @@ mirror! {
         interrupt_bitmap: Vec<BigInt>,
     }
 
-    /// `kvm_fpu`
+    #[doc = "`kvm_fpu`"]
     BindingFpu = kvm_fpu {
         fpr: Uint8Array,
         fcw: f64,
@@ -93,7 +93,7 @@ mirror! {
         mxcsr: f64,
     }
 
-    /// `kvm_debugregs`
+    #[doc = "`kvm_debugregs`"]
     BindingDebugRegs = kvm_debugregs {
         db: Vec<BigInt>,
         dr6: BigInt,
@@ -101,7 +101,7 @@ mirror! {
         flags: BigInt,
     }
 
-    /// `kvm_vcpu_events.exception`
+    #[doc = "`kvm_vcpu_events.exception`"]
     BindingExceptionEvent = kvm_vcpu_events__bindgen_ty_1 {
         injected: f64,
         nr: f64,
@@ -110,7 +110,7 @@ mirror! {
         error_code: f64,
     }
 
-    /// `kvm_vcpu_events.interrupt`
+    #[doc = "`kvm_vcpu_events.interrupt`"]
     BindingInterruptEvent = kvm_vcpu_events__bindgen_ty_2 {
         injected: f64,
         nr: f64,
@@ -118,14 +118,14 @@ mirror! {
         shadow: f64,
     }
 
-    /// `kvm_vcpu_events.nmi`
+    #[doc = "`kvm_vcpu_events.nmi`"]
     BindingNmiEvent = kvm_vcpu_events__bindgen_ty_3 {
         injected: f64,
         pending: f64,
         masked: f64,
     }
 
-    /// `kvm_vcpu_events.smi`
+    #[doc = "`kvm_vcpu_events.smi`"]
     BindingSmiEvent = kvm_vcpu_events__bindgen_ty_4 {
         smm: f64,
         pending: f64,
@@ -133,12 +133,12 @@ mirror! {
         latched_init: f64,
     }
 
-    /// `kvm_vcpu_events.triple_fault`
+    #[doc = "`kvm_vcpu_events.triple_fault`"]
     BindingTripleFaultEvent = kvm_vcpu_events__bindgen_ty_5 {
         pending: f64,
     }
 
-    /// `kvm_vcpu_events`
+    #[doc = "`kvm_vcpu_events`"]
     BindingVcpuEvents = kvm_vcpu_events {
         exception: BindingExceptionEvent,
         interrupt: BindingInterruptEvent,
@@ -151,13 +151,13 @@ mirror! {
         exception_payload: BigInt,
     }
 
-    /// `kvm_msr_entry`
+    #[doc = "`kvm_msr_entry`"]
     BindingMsr = kvm_msr_entry {
         index: f64,
         data: BigInt,
     }
 
-    /// `kvm_cpuid_entry2`
+    #[doc = "`kvm_cpuid_entry2`"]
     BindingCpuidEntry = kvm_cpuid_entry2 {
         function: f64,
         index: f64,
@@ -168,7 +168,7 @@ mirror! {
         edx: f64,
     }
 
-    /// `kvm_xcr`
+    #[doc = "`kvm_xcr`"]
     BindingXcr = kvm_xcr {
         xcr: f64,
         value: BigInt,

@@ -223,7 +223,12 @@ impl BindingVirtualCpu {
     /// Closes the vCPU and its runner; a run under way ends.
     #[napi(catch_unwind)]
     pub fn close<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, ()>> {
-        close(&self.handle, env)
+        self.handle.begin_close();
+        let handle = Arc::clone(&self.handle);
+        promise::blocking(env, move || {
+            handle.close();
+            Ok(())
+        })
     }
 
     fn with<R>(
@@ -295,19 +300,4 @@ impl BindingVirtualCpuRunner {
     pub fn withdraw_interrupt(&self) -> bool {
         self.handle.withdraw_interrupt()
     }
-
-    /// Closes the vCPU and its runner; a run under way ends.
-    #[napi(catch_unwind)]
-    pub fn close<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, ()>> {
-        close(&self.handle, env)
-    }
-}
-
-fn close<'env>(handle: &Arc<CpuHandle>, env: &'env Env) -> napi::Result<PromiseRaw<'env, ()>> {
-    handle.begin_close();
-    let handle = Arc::clone(handle);
-    promise::blocking(env, move || {
-        handle.close();
-        Ok(())
-    })
 }
