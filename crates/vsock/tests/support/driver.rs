@@ -22,6 +22,8 @@ const RX_BUFFERS: u64 = 0x40_0000;
 const RX_BUFFER_LEN: u32 = 4096;
 const TX_BUFFERS: u64 = 0x80_0000;
 const TX_BUFFER_LEN: u64 = 0x1_1000;
+/// Stands for a descriptor's own index.
+pub const SELF: u16 = 0xfffe;
 const INDIRECT_TABLES: u64 = 0x20_0000;
 
 /// How the driver cuts its packets into descriptors.
@@ -48,6 +50,7 @@ pub struct Driver {
     free_tx: VecDeque<u16>,
     /// Receive buffers that were used and not given back yet.
     held_rx: VecDeque<u16>,
+    raw_rx: Vec<u16>,
     /// Whether used receive buffers go back at once.
     pub refill: bool,
     pub carrier: Box<dyn Carrier>,
@@ -78,6 +81,7 @@ impl Driver {
             calls: events(),
             free_tx: VecDeque::new(),
             held_rx: VecDeque::new(),
+            raw_rx: Vec::new(),
             refill: true,
             carrier,
             event_idx,
@@ -232,9 +236,82 @@ impl Driver {
     }
 
     /// Makes any one descriptor available, however broken.
-    pub fn send_raw(&mut self, descriptor: Descriptor) {
+    pub fn send_raw(&mut self, address: u64, len: u32, flags: u16, next: u16) {
         let slot = self.tx_slot();
-        self.publish_tx(slot, descriptor);
+        let next = if next == SELF { slot * 2 } else { next };
+        self.publish_tx(
+            slot,
+            Descriptor {
+                address,
+                len,
+                flags,
+                next,
+            },
+        );
+    }
+
+    /// Gives any one descriptor to the device to receive into, however broken.
+    pub fn give_raw_rx_buffer(&mut self, address: u64, len: u32, flags: u16) {
+        let index = self.held_rx.pop_front().unwrap();
+        self.rx.write_descriptor(
+            index,
+            Descriptor {
+                address,
+                len,
+                flags,
+                next: 0,
+            },
+        );
+        self.raw_rx.push(index);
+        if self.rx.publish(index) {
+            self.kick(RX);
+        }
+    }
+
+    /// Gives the rest of the receive buffers, and goes on in good order.
+    pub fn give_rx_buffers_behind_raw_ones(&mut self) {
+        self.refill = true;
+        self.give_rx_buffers();
+    }
+
+    /// Waits for the raw receive buffers to come back; returns how many did, all of them empty.
+    pub fn skip_empty_buffers(&mut self) -> usize {
+        let raw = std::mem::take(&mut self.raw_rx);
+        let deadline = Instant::now() + PATIENCE;
+        for expected in &raw {
+            let (index, written) = loop {
+                if let Some(used) = self.rx.take_used() {
+                    break used;
+                }
+                self.rx.arm();
+                if let Some(used) = self.rx.take_used() {
+                    break used;
+                }
+                self.wait(RX, deadline);
+            };
+            assert_eq!((index, written), (*expected, 0));
+            self.held_rx.push_back(index);
+        }
+        raw.len()
+    }
+
+    pub fn memory_len(&self) -> u64 {
+        MEMORY_LEN as u64
+    }
+
+    pub fn write(&self, at: u64, bytes: &[u8]) {
+        self.memory.write_slice(bytes, GuestAddress(at)).unwrap();
+    }
+
+    /// Writes a descriptor anywhere: an entry of an indirect table.
+    pub fn write_descriptor_at(&self, at: u64, descriptor: (u64, u32, u16, u16)) {
+        let (address, len, flags, next) = descriptor;
+        let mut bytes = Vec::new();
+        bytes.extend(address.to_le_bytes());
+        bytes.extend(len.to_le_bytes());
+        bytes.extend(flags.to_le_bytes());
+        bytes.extend(next.to_le_bytes());
+        self.write(at, &bytes);
     }
 
     /// A chain of more descriptors than a slot has, which needs the ring to itself.

@@ -30,6 +30,8 @@ pub trait Carrier: Send {
     fn reset(&mut self);
     /// Why the device stopped, once it did by itself.
     fn wait_for_failure(&mut self) -> String;
+    /// Drops a device that stopped.
+    fn let_go(&mut self);
     fn config(&mut self) -> Vec<u8>;
 }
 
@@ -95,7 +97,13 @@ impl Carrier for DirectHost {
 
     fn wait_for_failure(&mut self) -> String {
         let running = self.running.take().unwrap();
-        running.thread.join().unwrap().1.unwrap()
+        let (device, failure) = running.thread.join().unwrap();
+        self.device = Some(device);
+        failure.unwrap()
+    }
+
+    fn let_go(&mut self) {
+        self.device = None;
     }
 
     fn config(&mut self) -> Vec<u8> {
@@ -284,6 +292,9 @@ impl Carrier for VhostUserCarrier {
             other => panic!("{other:?}"),
         }
     }
+
+    // The host did that before it told its end.
+    fn let_go(&mut self) {}
 
     fn config(&mut self) -> Vec<u8> {
         let zeros = [0; 8];

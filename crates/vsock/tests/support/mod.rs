@@ -8,10 +8,10 @@ mod guest;
 mod hosts;
 mod rings;
 
-pub use driver::{Driver, Layout};
+pub use driver::{Driver, Layout, SELF};
 pub use guest::{Guest, Socket, read_all, read_line};
 pub use hosts::{Carrier, DirectHost, VhostUserCarrier};
-pub use rings::{Descriptor, Ring};
+pub use rings::{Descriptor, INDIRECT, NEXT, Ring, WRITE};
 
 use std::time::Duration;
 
