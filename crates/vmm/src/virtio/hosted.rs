@@ -5,6 +5,8 @@
 //! space: so once a reset has returned, nothing of the old driver's is touched any more, and no
 //! message has to be waited for. Handlers never block, which bounds the wait.
 
+mod queues;
+
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,15 +14,15 @@ use std::thread::JoinHandle;
 
 use microvm_virtio::{Device, Dispatcher, Event, QueueSet};
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
-use virtio_queue::{Queue, QueueT};
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use self::queues::HostedQueues;
 use super::error::VirtioError;
 use super::plug::{DeviceEvent, DeviceEventKind};
-use super::state::{QueueState, RingPosition};
-use super::transport::{Activation, DeviceHost, HostContext, Interrupt};
+use super::state::RingPosition;
+use super::transport::{Activation, DeviceHost, HostContext};
 
 const STOP: u64 = 0;
 const SOURCE: u64 = 1;
@@ -44,10 +46,13 @@ struct Shared {
     stop: EventFd,
     context: HostContext,
     device_type: u32,
+    features: u64,
+    queue_sizes: Vec<u16>,
 }
 
 struct Core {
-    device: Box<dyn Device<GuestMemoryMmap>>,
+    /// Gone with the stop, so that what it holds on the host is gone then, too.
+    device: Option<Box<dyn Device<GuestMemoryMmap>>>,
     active: Option<Active>,
     paused: bool,
     stopped: bool,
@@ -58,30 +63,6 @@ struct Active {
     dispatcher: Dispatcher,
 }
 
-/// The queues that the driver set up, as the device works on them.
-struct HostedQueues {
-    queues: Vec<Option<Queue>>,
-    interrupt: Arc<dyn Interrupt>,
-}
-
-impl QueueSet for HostedQueues {
-    fn count(&self) -> usize {
-        self.queues.len()
-    }
-
-    fn queue(&mut self, index: usize) -> Option<&mut Queue> {
-        self.queues.get_mut(index)?.as_mut()
-    }
-
-    fn signal(&self, index: usize) {
-        self.interrupt.signal_queue(index);
-    }
-
-    fn signal_config(&self) {
-        self.interrupt.signal_config();
-    }
-}
-
 impl HostedDevice {
     /// Takes a device and starts its thread, which sleeps until the driver is ready.
     pub(super) fn new(
@@ -90,12 +71,14 @@ impl HostedDevice {
     ) -> Result<Self, VirtioError> {
         let descriptor = |what| move |source| VirtioError::Descriptor { what, source };
         let device_type = device.device_type();
+        let features = device.features();
+        let queue_sizes = device.queue_sizes().to_vec();
         let stop =
             EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(descriptor("the stop descriptor"))?;
         let epoll = Epoll::new().map_err(descriptor("the epoll descriptor"))?;
         let shared = Arc::new(Shared {
             core: Mutex::new(Core {
-                device,
+                device: Some(device),
                 active: None,
                 paused: false,
                 stopped: false,
@@ -105,6 +88,8 @@ impl HostedDevice {
             stop,
             context,
             device_type,
+            features,
+            queue_sizes,
         });
         shared
             .watch(&shared.stop, STOP)
@@ -130,14 +115,16 @@ impl DeviceHost for HostedDevice {
     }
 
     fn features(&self) -> u64 {
-        self.shared.core().device.features()
+        self.shared.features
     }
 
     fn queue_sizes(&self) -> Vec<u16> {
-        self.shared.core().device.queue_sizes().to_vec()
+        self.shared.queue_sizes.clone()
     }
 
     fn read_config(&self, offset: u32, data: &mut [u8]) {
+        // What a device that panics or is stopped would leave.
+        data.fill(0);
         let mut core = self.shared.core();
         let read = core.call(|device| device.read_config(offset, data));
         self.shared.check(&mut core, read);
@@ -151,23 +138,13 @@ impl DeviceHost for HostedDevice {
 
     fn activate(&mut self, activation: &Activation<'_>) -> Result<(), VirtioError> {
         let mut core = self.shared.core();
-        if core.stopped {
-            return Err(VirtioError::Stopped);
-        }
         let event_idx = activation.features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
-        let queues = activation
-            .queues
-            .iter()
-            .enumerate()
-            .map(|(index, state)| ring(index, state, event_idx))
-            .collect::<Result<Vec<_>, _>>()?;
+        let interrupt = Arc::clone(&self.shared.context.interrupt);
+        let queues = HostedQueues::new(activation.queues, event_idx, interrupt)?;
         core.call(|device| device.set_acked_features(activation.features))?;
         core.active = Some(Active {
-            dispatcher: Dispatcher::new(queues.len()),
-            queues: HostedQueues {
-                queues,
-                interrupt: Arc::clone(&self.shared.context.interrupt),
-            },
+            dispatcher: Dispatcher::new(queues.count()),
+            queues,
         });
         self.shared.watch_all(&core).inspect_err(|_| {
             self.shared.deactivate(&mut core);
@@ -189,12 +166,7 @@ impl DeviceHost for HostedDevice {
         let mut core = self.shared.core();
         core.paused = true;
         Ok(match &core.active {
-            Some(active) => active
-                .queues
-                .queues
-                .iter()
-                .map(|queue| queue.as_ref().map_or_else(RingPosition::default, position))
-                .collect(),
+            Some(active) => active.queues.positions(),
             None => Vec::new(),
         })
     }
@@ -213,8 +185,13 @@ impl DeviceHost for HostedDevice {
             // Device code cannot panic through: it is called under `catch_unwind`.
             let _ = thread.join();
         }
-        let mut core = self.shared.core();
-        self.shared.deactivate(&mut core);
+        let device = {
+            let mut core = self.shared.core();
+            self.shared.deactivate(&mut core);
+            core.device.take()
+        };
+        // As any of its code, its end may panic.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(device)));
     }
 
     fn canceller(&self) -> Option<Box<dyn Fn() + Send + Sync>> {
@@ -235,8 +212,8 @@ impl Core {
         &mut self,
         call: impl FnOnce(&mut dyn Device<GuestMemoryMmap>) -> T,
     ) -> Result<T, VirtioError> {
-        catch_unwind(AssertUnwindSafe(|| call(self.device.as_mut())))
-            .map_err(|_| VirtioError::Panic)
+        let device = self.device.as_mut().ok_or(VirtioError::Stopped)?;
+        catch_unwind(AssertUnwindSafe(|| call(device.as_mut()))).map_err(|_| VirtioError::Panic)
     }
 
     fn dispatch(
@@ -246,7 +223,7 @@ impl Core {
         kicks: &[EventFd],
     ) -> Result<(), VirtioError> {
         let Self { device, active, .. } = self;
-        let Some(active) = active else {
+        let (Some(device), Some(active)) = (device, active) else {
             return Ok(());
         };
         let left = catch_unwind(AssertUnwindSafe(|| {
@@ -328,8 +305,9 @@ impl Shared {
 
     /// Stops the device for an error of its code.
     fn check(&self, core: &mut Core, result: Result<(), VirtioError>) {
-        if let Err(error) = result {
-            self.fail(core, error);
+        match result {
+            Ok(()) | Err(VirtioError::Stopped) => {}
+            Err(error) => self.fail(core, error),
         }
     }
 
@@ -352,7 +330,11 @@ impl Shared {
         for kick in self.context.kicks.iter() {
             self.unwatch(kick);
         }
-        if let Some(source) = core.device.event_source() {
+        if let Some(source) = core
+            .device
+            .as_ref()
+            .and_then(|device| device.event_source())
+        {
             self.unwatch(&source);
         }
     }
@@ -365,7 +347,11 @@ impl Shared {
         for (index, kick) in (0_u64..).zip(self.context.kicks.iter()) {
             self.watch(kick, FIRST_KICK + index).map_err(failed)?;
         }
-        match core.device.event_source() {
+        match core
+            .device
+            .as_ref()
+            .and_then(|device| device.event_source())
+        {
             Some(source) => self.watch(&source, SOURCE).map_err(failed),
             None => Ok(()),
         }
@@ -373,8 +359,8 @@ impl Shared {
 
     fn kick_all(&self, core: &Core) {
         let Some(active) = &core.active else { return };
-        for (kick, queue) in self.context.kicks.iter().zip(&active.queues.queues) {
-            if queue.is_some() {
+        for (kick, ready) in self.context.kicks.iter().zip(active.queues.ready()) {
+            if ready {
                 let _ = kick.write(1);
             }
         }
@@ -395,35 +381,5 @@ impl Shared {
             descriptor.as_raw_fd(),
             EpollEvent::default(),
         );
-    }
-}
-
-/// The queue code's view of a checked queue, or `None` for one that the driver left alone.
-fn ring(index: usize, state: &QueueState, event_idx: bool) -> Result<Option<Queue>, VirtioError> {
-    if !state.ready {
-        return Ok(None);
-    }
-    let make = || -> Result<Queue, virtio_queue::Error> {
-        let mut queue = Queue::new(state.max_size)?;
-        queue.try_set_size(state.size)?;
-        queue.try_set_desc_table_address(GuestAddress(state.descriptor_table))?;
-        queue.try_set_avail_ring_address(GuestAddress(state.avail_ring))?;
-        queue.try_set_used_ring_address(GuestAddress(state.used_ring))?;
-        queue.set_event_idx(event_idx);
-        queue.set_next_avail(state.position.next_avail);
-        queue.set_next_used(state.position.next_used);
-        queue.set_ready(true);
-        Ok(queue)
-    };
-    make().map(Some).map_err(|_| VirtioError::Ring {
-        queue: index,
-        reason: "the queue code refuses it",
-    })
-}
-
-fn position(queue: &Queue) -> RingPosition {
-    RingPosition {
-        next_avail: queue.next_avail(),
-        next_used: queue.next_used(),
     }
 }

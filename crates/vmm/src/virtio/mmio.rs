@@ -261,8 +261,8 @@ impl MmioTransport {
                 self.interrupt.set_driver_ok();
                 if let Err(error) = self.activate(inner) {
                     self.interrupt.fail(false);
-                    // The loss of a back end is told by whoever watches it.
-                    if !matches!(error, VirtioError::PeerLost(_)) {
+                    // The loss of a back end is told by whoever watches it, a stop by nobody.
+                    if !matches!(error, VirtioError::PeerLost(_) | VirtioError::Stopped) {
                         (self.events)(DeviceEvent {
                             device_type: self.device_type,
                             kind: DeviceEventKind::Failed(error),
