@@ -146,7 +146,9 @@ impl Pump {
 
     fn run(mut self) {
         while !self.stop.load(Ordering::SeqCst) && self.step().is_ok() {}
-        // What the reader takes without waiting it still gets.
+        // The reader may be behind, and the last words matter most: with its buffer doubled the
+        // socket takes all that can wait here, and keeps it for the reader after it is closed.
+        raise_send_buffer(&self.stream);
         let _ = self.pass_output();
         self.serial.drop_reader();
     }
@@ -247,6 +249,23 @@ impl Pump {
             }
         }
     }
+}
+
+/// Lets the socket hold twice what it holds by default, or more where the host allows it.
+fn raise_send_buffer(stream: &UnixStream) {
+    let wanted: libc::c_int = 1 << 20;
+    let length = libc::socklen_t::try_from(size_of_val(&wanted)).unwrap_or(4);
+    // SAFETY: the kernel reads `length` bytes of `wanted`, which outlives the call. A refusal
+    // leaves the buffer as it was.
+    unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_SNDBUF,
+            (&raw const wanted).cast(),
+            length,
+        )
+    };
 }
 
 /// As `write`, but a reader that is gone is an error and no signal.

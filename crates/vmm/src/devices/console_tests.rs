@@ -153,6 +153,18 @@ fn what_was_printed_last_is_not_lost_by_a_stop() {
 }
 
 #[test]
+fn a_reader_that_is_behind_gets_the_last_words_after_a_stop() {
+    let mut bench = Bench::new();
+    // Byte by byte, so that the socket fills up long before its memory does.
+    let text: Vec<u8> = (0..40_000u32).map(|n| (n % 251) as u8).collect();
+    bench.guest_prints(&text);
+    bench.console.stop();
+    let mut shown = Vec::new();
+    bench.host.read_to_end(&mut shown).unwrap();
+    assert!(shown == text, "{} of {} bytes", shown.len(), text.len());
+}
+
+#[test]
 fn odd_accesses_do_no_harm() {
     let bench = Bench::new();
     for offset in 0..9 {

@@ -187,7 +187,7 @@ fn write_page_tables(memory: &GuestMemory) -> Result<(), GuestMemoryError> {
             table | PAGE_PRESENT_WRITABLE,
             GuestAddress(second + gib * 8),
         )?;
-        let mut entries = [0; PAGE as usize];
+        let mut entries = [0; 4096];
         for (entry, page) in entries.chunks_exact_mut(8).zip(gib << 9..) {
             let value = page << 21 | PAGE_2M | PAGE_PRESENT_WRITABLE;
             entry.copy_from_slice(&value.to_le_bytes());

@@ -1,0 +1,231 @@
+//! A stock Linux kernel. Needs a KVM that runs guest kernels natively, a kernel (`MICROVM_KERNEL`
+//! or the cache that the set-up fills) and Debian's busybox-static; says what is missing.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use microvm_vmm::{ExitReason, MachineConfig, boot};
+
+use super::cpio::Cpio;
+use super::guest::Code;
+use super::support::{Bench, alone};
+
+/// Above this, guest kernels are emulated.
+const NATIVE_RATIO: f64 = 50.0;
+const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 random.trust_cpu=on cryptomgr.notests \
+                            pci=off tsc=reliable no_timer_check";
+
+const INIT: &str = r#"#!/bin/busybox sh
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox mount -t sysfs sys /sys
+echo "PID $$ of $(/bin/busybox nproc) CPUs"
+for word in $(/bin/busybox cat /proc/cmdline); do
+    case $word in do=*) what=${word#do=} ;; esac
+done
+case $what in
+    poweroff) /bin/busybox poweroff -f ;;
+    reboot) /bin/busybox reboot -f ;;
+    crash) echo c >/proc/sysrq-trigger ;;
+    exit) exit 3 ;;
+    spin) while :; do :; done ;;
+    memory) /bin/busybox head -n1 /proc/meminfo; /bin/busybox poweroff -f ;;
+    clock) /bin/busybox cat /sys/devices/system/clocksource/clocksource0/current_clocksource
+        /bin/busybox dmesg | /bin/busybox grep -E 'TSC deadline|x2apic enabled|Hypervisor detected'
+        /bin/busybox poweroff -f ;;
+    echo) read -r line; echo "got <$line>"; /bin/busybox poweroff -f ;;
+esac
+"#;
+
+/// The files that every test boots.
+struct Guest {
+    kernel: PathBuf,
+    vmlinux: PathBuf,
+    initramfs: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+/// The guest, or `None` after telling why Linux cannot run here.
+fn guest() -> Option<&'static Guest> {
+    static GUEST: OnceLock<Result<Guest, String>> = OnceLock::new();
+    match GUEST.get_or_init(prepare) {
+        Ok(guest) => Some(guest),
+        Err(why) => {
+            eprintln!("skipped: {why}");
+            None
+        }
+    }
+}
+
+fn prepare() -> Result<Guest, String> {
+    let speed = microvm_kvm::guest_speed::measure_guest_speed(Path::new("/dev/kvm"))
+        .map_err(|error| error.to_string())?;
+    if speed.ring0_ratio() > NATIVE_RATIO {
+        return Err(format!(
+            "KVM emulates guest kernels here: {:.0} times slower than the host",
+            speed.ring0_ratio()
+        ));
+    }
+    let kernel = kernel().ok_or("no kernel: neither MICROVM_KERNEL nor the guest cache has one")?;
+    let busybox = std::fs::read("/bin/busybox")
+        .map_err(|error| format!("no /bin/busybox (busybox-static): {error}"))?;
+    let mut cpio = Cpio::default();
+    for folder in ["bin", "proc", "dev", "sys"] {
+        cpio.folder(folder);
+    }
+    cpio.executable("bin/busybox", &busybox);
+    cpio.executable("init", INIT.as_bytes());
+    let folder = tempfile::tempdir().unwrap();
+    let initramfs = folder.path().join("initramfs");
+    std::fs::write(&initramfs, cpio.finish()).unwrap();
+    let vmlinux = folder.path().join("vmlinux");
+    boot::extract_vmlinux(&kernel, &vmlinux).map_err(|error| error.to_string())?;
+    Ok(Guest {
+        kernel,
+        vmlinux,
+        initramfs,
+        _folder: folder,
+    })
+}
+
+fn kernel() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("MICROVM_KERNEL") {
+        return Some(path.into());
+    }
+    let cache = std::env::var_os("MICROVM_CACHE").map(PathBuf::from);
+    let cache = cache.or_else(|| {
+        let xdg = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
+        Some(xdg.or_else(home)?.join("microvm"))
+    });
+    let path = cache?.join("guest/current/vmlinuz");
+    path.exists().then_some(path)
+}
+
+/// A started Linux guest that does `what`.
+fn boot(guest: &Guest, what: &str, change: impl FnOnce(&mut MachineConfig)) -> Bench {
+    Bench::start_with(&Code::new(), |config| {
+        config.kernel.clone_from(&guest.vmlinux);
+        config.initramfs = Some(guest.initramfs.clone());
+        config.memory_bytes = 256 << 20;
+        config.command_line = format!("{COMMAND_LINE} {what}");
+        change(config);
+    })
+}
+
+macro_rules! with_linux {
+    () => {{
+        let alone = alone();
+        match guest() {
+            Some(guest) => (guest, alone),
+            None => return,
+        }
+    }};
+}
+
+#[test]
+fn one_two_and_four_cpus_come_up() {
+    let (guest, _alone) = with_linux!();
+    for cpus in [1, 2, 4] {
+        let bench = boot(guest, "do=poweroff", |config| config.cpus = cpus);
+        assert_eq!(bench.machine.wait(), ExitReason::PowerOff);
+        let console = bench.finish();
+        let want = format!("PID 1 of {cpus} CPUs");
+        assert!(console.contains(&want), "{console}");
+    }
+}
+
+#[test]
+fn small_and_large_memory_is_all_there() {
+    let (guest, _alone) = with_linux!();
+    for (bytes, least_kib) in [(128 << 20, 90_000), (4 << 30, 3_900_000)] {
+        let bench = boot(guest, "do=memory", |config| config.memory_bytes = bytes);
+        assert_eq!(bench.machine.wait(), ExitReason::PowerOff);
+        let console = bench.finish();
+        let total: u64 = console
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:"))
+            .and_then(|rest| rest.split_whitespace().next())
+            .and_then(|kib| kib.parse().ok())
+            .unwrap_or_else(|| panic!("{console}"));
+        assert!(total > least_kib && total < bytes / 1024, "{total} KiB");
+    }
+}
+
+#[test]
+fn a_bzimage_boots_as_it_is() {
+    let (guest, _alone) = with_linux!();
+    let bench = boot(guest, "do=poweroff", |config| {
+        config.kernel.clone_from(&guest.kernel);
+    });
+    assert_eq!(bench.machine.wait(), ExitReason::PowerOff);
+    assert!(bench.finish().contains("PID 1"));
+}
+
+#[test]
+fn every_way_to_end_tells_its_reason() {
+    let (guest, _alone) = with_linux!();
+    for (what, want) in [
+        ("do=poweroff", ExitReason::PowerOff),
+        ("do=reboot reboot=k", ExitReason::Reset),
+        ("do=reboot reboot=a", ExitReason::Reset),
+        ("do=reboot reboot=t", ExitReason::TripleFault),
+        ("do=crash reboot=k", ExitReason::Reset),
+        ("do=exit reboot=t", ExitReason::TripleFault),
+    ] {
+        let bench = boot(guest, what, |_| ());
+        assert_eq!(bench.machine.wait(), want, "{what}");
+    }
+}
+
+#[test]
+fn the_kernel_finds_its_clocks_and_its_interrupt_controller() {
+    let (guest, _alone) = with_linux!();
+    let bench = boot(guest, "do=clock", |_| ());
+    assert_eq!(bench.machine.wait(), ExitReason::PowerOff);
+    let console = bench.finish();
+    for want in [
+        "kvm-clock",
+        "TSC deadline timer available",
+        "x2apic enabled",
+        "Hypervisor detected: KVM",
+    ] {
+        assert!(console.contains(want), "{want} is not in {console}");
+    }
+}
+
+#[test]
+fn a_boot_can_be_stopped_and_paused_anywhere() {
+    let (guest, _alone) = with_linux!();
+    let bench = boot(guest, "do=poweroff", |config| config.cpus = 2);
+    bench.machine.stop();
+    assert_eq!(bench.machine.wait(), ExitReason::Stopped);
+
+    let bench = boot(guest, "do=poweroff", |config| config.cpus = 2);
+    let mut pauses = 0;
+    while bench.machine.pause().is_ok() {
+        pauses += 1;
+        if bench.machine.resume().is_err() {
+            break;
+        }
+    }
+    assert_eq!(bench.machine.wait(), ExitReason::PowerOff);
+    assert!(pauses > 10, "{pauses}");
+
+    let mut bench = boot(guest, "do=spin", |config| config.cpus = 2);
+    bench.expect("PID 1 of 2 CPUs");
+    bench.machine.stop();
+    assert_eq!(bench.machine.wait(), ExitReason::Stopped);
+}
+
+#[test]
+fn a_line_typed_at_the_console_reaches_a_process() {
+    use std::io::Write;
+    let (guest, _alone) = with_linux!();
+    let mut bench = boot(guest, "do=echo", |_| ());
+    bench.expect("PID 1");
+    bench.console.write_all(b"typed\n").unwrap();
+    assert_eq!(bench.machine.wait(), ExitReason::PowerOff);
+    let console = bench.finish();
+    assert!(console.contains("got <typed>"), "{console}");
+}
