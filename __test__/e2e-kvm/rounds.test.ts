@@ -1,3 +1,3 @@
 import { roundsLeaveNothing } from '../helpers/behaviours/rounds.ts';
 
-roundsLeaveNothing('kvm', 20);
+roundsLeaveNothing('kvm', process.env['MICROVM_SOAK'] ? 300 : 20);

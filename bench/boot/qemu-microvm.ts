@@ -1,7 +1,7 @@
 // The reference: QEMU's lightest machine on KVM, with the same devices (console, vsock by our back end, rng).
 
 import type { MachineExit, ResolvedMachine, RunningMachine } from '../../src/accelerators/accelerator.ts';
-import { splitSocketPair } from '../../src/host/descriptor.ts';
+import { splitSocketPair, streamOf } from '../../src/host/descriptor.ts';
 import { loadBinding } from '../../src/native.ts';
 import type { Monitor } from './round.ts';
 
@@ -41,9 +41,11 @@ export const qemuMicrovm: Monitor<QemuMicrovm> = {
       args: qemuArguments(machine),
       env,
       fds: [{ fd: console.fd, target: CONSOLE_FD }],
-      captureStderr: false,
+      captureStderr: true,
     });
     console.release();
+    const complaints = qemu.takeStderr();
+    if (complaints !== null) streamOf(complaints).on('data', (text: Buffer) => process.stderr.write(text));
 
     const exited = qemu.wait().then(async ({ code, signal }): Promise<MachineExit> => {
       await vsock.stop();

@@ -44,7 +44,9 @@ export async function bootOnce<Machine extends RunningMachine>(
   try {
     machine = await monitor.start({ ...from, vsockSocket, deviceSocket: folder.socketPath('device') });
     const firstLine = timeOfFirstLine(machine, started);
-    await channel.accept({ timeoutMs: BOOT_TIMEOUT_MS });
+    const ended = new AbortController();
+    void machine.exited.then((exit) => ended.abort(new Error(`The machine ended: ${JSON.stringify(exit)}`)));
+    await channel.accept({ timeoutMs: BOOT_TIMEOUT_MS, signal: ended.signal });
     await channel.run('true');
     const firstExecMs = performance.now() - started;
     const memoryBytes = memory(machine) - before;
