@@ -155,7 +155,11 @@ fn run(options: &Options, kernel: &Path) -> Result<(), Box<dyn Error>> {
     line("stop", Some(stopped));
     line("reap", Some(reaped));
     let metrics = machine.metrics();
-    eprintln!("exits       {:?} total {}", metrics.exits, metrics.exits.total());
+    eprintln!(
+        "exits       {:?} total {}",
+        metrics.exits,
+        metrics.exits.total()
+    );
     eprintln!("console     {:?}", metrics.console);
     eprintln!("memory      {own_memory}");
     eprintln!("reason      {reason:?}");
@@ -209,7 +213,10 @@ fn own_memory() -> String {
     let mut is_guest = false;
     for line in maps.lines() {
         let mut words = line.split_whitespace();
-        match (words.next(), words.next().and_then(|w| w.parse::<u64>().ok())) {
+        match (
+            words.next(),
+            words.next().and_then(|w| w.parse::<u64>().ok()),
+        ) {
             (Some("Pss:"), Some(kib)) if is_guest => guest += kib,
             (Some("Pss:"), Some(kib)) => own += kib,
             (Some("Private_Dirty:"), Some(kib)) if !is_guest => private += kib,

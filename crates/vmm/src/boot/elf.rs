@@ -1,7 +1,6 @@
 //! ELF kernels (`vmlinux`), entered by PVH where they offer it.
 
 use linux_loader::loader::{Elf, KernelLoader, elf::PvhBootCapability};
-use vm_memory::GuestAddress;
 
 use super::error::{BootError, Image};
 use super::file::ImageFile;
@@ -34,8 +33,7 @@ pub(super) fn load(
             available,
         });
     }
-    let highmem = Some(GuestAddress(layout::HIGH_RAM));
-    let loaded = Elf::load(&**ram.memory(), None, &mut file.file, highmem).map_err(|error| {
+    let loaded = Elf::load(&**ram.memory(), None, &mut file.file, None).map_err(|error| {
         BootError::Load {
             image: Image::Kernel,
             path: file.path.to_owned(),

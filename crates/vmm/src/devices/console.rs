@@ -199,8 +199,7 @@ impl Pump {
             _ => ControlOperation::Modify,
         };
         let event = EpollEvent::new(interest, TOKEN_STREAM);
-        self.epoll
-            .ctl(operation, self.stream.as_raw_fd(), event)?;
+        self.epoll.ctl(operation, self.stream.as_raw_fd(), event)?;
         self.interest = interest;
         Ok(())
     }

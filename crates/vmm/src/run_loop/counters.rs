@@ -25,12 +25,7 @@ impl ExitMetrics {
     /// All exits together.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.io_in
-            + self.io_out
-            + self.mmio_read
-            + self.mmio_write
-            + self.interrupted
-            + self.other
+        self.io_in + self.io_out + self.mmio_read + self.mmio_write + self.interrupted + self.other
     }
 
     /// The sum of both.

@@ -26,7 +26,12 @@ pub(super) fn describe(
     };
     let code = code.or_else(|| read_code(vcpu, memory, regs.rip.wrapping_add(sregs.cs.base)));
     // Writing to a String cannot fail.
-    let _ = write!(text, "; rip={:#x} code=[{}]", regs.rip, hex(code.as_deref()));
+    let _ = write!(
+        text,
+        "; rip={:#x} code=[{}]",
+        regs.rip,
+        hex(code.as_deref())
+    );
     for (name, value) in [
         ("rflags", regs.rflags),
         ("rsp", regs.rsp),

@@ -4,15 +4,13 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use kvm_bindings::{
-    KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN,
-};
+use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
 use microvm_kvm::{Exit, VirtualCpuRunner};
 
+use super::ExitReason;
 use super::counters::ExitCounters;
 use super::failure::describe;
 use super::gate::{Gate, Passage, Turn};
-use super::ExitReason;
 use crate::bus::Bus;
 use crate::memory::GuestMemory;
 
@@ -83,10 +81,7 @@ enum Next {
     /// The machine ends.
     Finish(ExitReason),
     /// KVM or the CPU cannot go on.
-    Fail {
-        what: String,
-        code: Option<Vec<u8>>,
-    },
+    Fail { what: String, code: Option<Vec<u8>> },
 }
 
 struct Vcpu {

@@ -33,6 +33,16 @@ case $what in
     clock) /bin/busybox cat /sys/devices/system/clocksource/clocksource0/current_clocksource
         /bin/busybox dmesg | /bin/busybox grep -E 'TSC deadline|x2apic enabled|Hypervisor detected'
         /bin/busybox poweroff -f ;;
+    button) for module in button evdev; do /bin/busybox insmod /$module.ko; done
+        echo "ready for the button"
+        # Key 116 (KEY_POWER), pressed: an event of 24 bytes.
+        /bin/busybox head -c 24 /dev/input/event0 | /bin/busybox hexdump -v -e '/2 "%d "'
+        echo "pressed"; /bin/busybox poweroff -f ;;
+    rng) for module in virtio_ring virtio virtio_mmio virtio-rng; do
+            /bin/busybox insmod /$module.ko
+        done
+        /bin/busybox head -c 32 /dev/hwrng | /bin/busybox wc -c
+        /bin/busybox poweroff -f ;;
     echo) read -r line; echo "got <$line>"; /bin/busybox poweroff -f ;;
 esac
 "#;
@@ -40,6 +50,8 @@ esac
 /// The files that every test boots.
 struct Guest {
     kernel: PathBuf,
+    /// Has the modules of [`MODULES`].
+    has_modules: bool,
     vmlinux: PathBuf,
     initramfs: PathBuf,
     _folder: tempfile::TempDir,
@@ -75,17 +87,45 @@ fn prepare() -> Result<Guest, String> {
     }
     cpio.executable("bin/busybox", &busybox);
     cpio.executable("init", INIT.as_bytes());
+    let modules = modules(&kernel);
+    for (name, content) in modules.iter().flatten() {
+        cpio.executable(name, content);
+    }
     let folder = tempfile::tempdir().unwrap();
     let initramfs = folder.path().join("initramfs");
     std::fs::write(&initramfs, cpio.finish()).unwrap();
     let vmlinux = folder.path().join("vmlinux");
     boot::extract_vmlinux(&kernel, &vmlinux).map_err(|error| error.to_string())?;
     Ok(Guest {
+        has_modules: modules.is_some(),
         kernel,
         vmlinux,
         initramfs,
         _folder: folder,
     })
+}
+
+/// Kernel modules that some tests load, in the folder of their release.
+const MODULES: [&str; 6] = [
+    "drivers/acpi/button.ko",
+    "drivers/input/evdev.ko",
+    "drivers/virtio/virtio_ring.ko",
+    "drivers/virtio/virtio.ko",
+    "drivers/virtio/virtio_mmio.ko",
+    "drivers/char/hw_random/virtio-rng.ko",
+];
+
+/// The modules beside the kernel in the guest cache, if they are all there.
+fn modules(kernel: &Path) -> Option<Vec<(String, Vec<u8>)>> {
+    let releases = std::fs::read_dir(kernel.parent()?.join("modules")).ok()?;
+    let release = releases.flatten().next()?.path().join("kernel");
+    MODULES
+        .iter()
+        .map(|module| {
+            let content = std::fs::read(release.join(module)).ok()?;
+            Some((module.rsplit('/').next()?.to_owned(), content))
+        })
+        .collect()
 }
 
 fn kernel() -> Option<PathBuf> {
@@ -228,4 +268,33 @@ fn a_line_typed_at_the_console_reaches_a_process() {
     assert_eq!(bench.machine.wait(), ExitReason::PowerOff);
     let console = bench.finish();
     assert!(console.contains("got <typed>"), "{console}");
+}
+
+#[test]
+fn the_power_button_reaches_the_guest_as_a_key() {
+    let (guest, _alone) = with_linux!();
+    if !guest.has_modules {
+        eprintln!("skipped: no modules beside the kernel");
+        return;
+    }
+    let mut bench = boot(guest, "do=button", |_| ());
+    bench.expect("ready for the button");
+    bench.machine.press_power_button().unwrap();
+    assert_eq!(bench.machine.wait(), ExitReason::PowerOff);
+    let console = bench.finish();
+    // Type 1 (key), code 116, value 1, behind 16 bytes of time.
+    assert!(console.contains(" 1 116 1 0 pressed"), "{console}");
+}
+
+#[test]
+fn the_entropy_device_is_found_by_its_acpi_entry_and_gives_bytes() {
+    let (guest, _alone) = with_linux!();
+    if !guest.has_modules {
+        eprintln!("skipped: no modules beside the kernel");
+        return;
+    }
+    let bench = boot(guest, "do=rng", |config| config.rng = true);
+    assert_eq!(bench.machine.wait(), ExitReason::PowerOff);
+    let console = bench.finish();
+    assert!(console.contains("\n32\r\n"), "{console}");
 }
