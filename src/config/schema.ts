@@ -3,6 +3,7 @@
 import * as v from 'valibot';
 import type { OptionProblem } from '../errors.ts';
 import { parseMemorySize } from './memory-size.ts';
+import { milliseconds } from './milliseconds.ts';
 import type { BootPhase, KernelFiles, MicroVMOptions } from './options.ts';
 import { problemsOf, unknownOptions } from './problems.ts';
 import { ENVIRONMENT_NAME_RULE, isEnvironmentName, isText, TEXT_RULE } from './text.ts';
@@ -27,8 +28,6 @@ const HUGE_PAGE_BYTES = 2 ** 21;
 const MIN_MEMORY_BYTES = 2 ** 25;
 const MAX_MEMORY_BYTES = 2 ** 40;
 const MAX_CPUS = 64;
-/** The longest delay that a Node timer can have. */
-const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 
 const isWhole = (value: unknown, from: number, to: number): boolean =>
   typeof value === 'number' && Number.isInteger(value) && value >= from && value <= to;
@@ -36,11 +35,6 @@ const isWhole = (value: unknown, from: number, to: number): boolean =>
 const path = v.custom<string>((value) => isText(value) && value !== '', 'a path: text that is not empty, without NUL');
 
 const cpus = v.custom<number>((value) => isWhole(value, 1, MAX_CPUS), `a whole number, 1 to ${MAX_CPUS}`);
-
-const milliseconds = v.custom<number>(
-  (value) => isWhole(value, 1, MAX_TIMEOUT_MS),
-  `whole milliseconds, 1 to ${MAX_TIMEOUT_MS}`,
-);
 
 const memory = v.custom<string | number>((value) => {
   const bytes = parseMemorySize(value);
@@ -59,6 +53,11 @@ const rootfs = v.custom<string>(
 
 const environment = v.pipe(
   v.custom<object>(isRecord, 'an object of names and texts'),
+  // A record leaves such names out in silence.
+  v.check(
+    (variables) => !['__proto__', 'constructor', 'prototype'].some((name) => Object.hasOwn(variables, name)),
+    'variables with other names than __proto__, constructor and prototype',
+  ),
   v.record(v.custom<string>(isEnvironmentName, ENVIRONMENT_NAME_RULE), v.custom<string>(isText, TEXT_RULE)),
 );
 

@@ -30,6 +30,8 @@ export interface BootedMachine {
   readonly timings: BootTimings;
   /** Resolves when the machine has ended and nothing of it is left; never rejects. */
   readonly exited: Promise<MachineExit>;
+  /** Aborted, with the `MachineExit` as its reason, as soon as the machine has ended. */
+  readonly ended: AbortSignal;
   /** Ends the machine at once, and tells how it ended. */
   readonly kill: () => Promise<MachineExit>;
 }
@@ -94,7 +96,9 @@ async function boot(
   // The machine has read it long ago, and another one may want the room.
   await initramfs.release();
 
+  const ended = new AbortController();
   const exited = started.machine.exited.then(async (exit) => {
+    ended.abort(exit);
     await cleanUp.run().catch(() => {});
     return exit;
   });
@@ -105,6 +109,7 @@ async function boot(
     acceleratorReason: reason,
     timings: clock.timings(),
     exited,
+    ended: ended.signal,
     async kill() {
       await started.machine.kill();
       return exited;

@@ -1,5 +1,7 @@
 // Runs a command in the guest, over the command channel.
 
+import type { MachineExit } from '../accelerators/accelerator.ts';
+import { checkExecOptions } from '../config/exec-options.ts';
 import { MicroVMError, type CommandOutcome, withDetails } from '../errors.ts';
 import type { CommandReply } from '../vsock/command-channel.ts';
 import { type CommandLine, commandLine } from './command-line.ts';
@@ -69,6 +71,7 @@ export async function exec(
   args: readonly string[],
   options: ExecOptions,
 ): Promise<ExecResult<string | Buffer>> {
+  checkExecOptions(options);
   const { timeout, cwd, signal, reject = true, encoding = 'utf8', shell, input } = options;
   const command = commandLine({ file, args, shell, cwd, env: { ...vm.spec.env, ...options.env } });
   const line = input === undefined ? command.line : withInput(command.line, input);
@@ -92,21 +95,13 @@ async function run(
   timeoutMs: number | undefined,
   signal: AbortSignal | undefined,
 ): Promise<CommandReply> {
-  const ended = new AbortController();
-  let running = true;
-  void vm.exited.then((exit) => {
-    if (running) ended.abort(exitError(exit, 'while a command ran or waited', vm.console.tail));
-  });
   try {
-    const any = AbortSignal.any([ended.signal, ...(signal ? [signal] : [])]);
+    const any = AbortSignal.any([vm.ended, ...(signal ? [signal] : [])]);
     return await vm.channel.run(line, { timeoutMs, signal: any });
   } catch (error) {
-    if (ended.signal.aborted) throw ended.signal.reason;
     if (isBroken(error)) await endsSoon(vm);
-    if (ended.signal.aborted) throw ended.signal.reason;
-    throw error;
-  } finally {
-    running = false;
+    if (!vm.ended.aborted) throw error;
+    throw exitError(vm.ended.reason as MachineExit, 'while a command ran or waited', vm.console.tail);
   }
 }
 
