@@ -1,13 +1,14 @@
 // npm test: the set-up, then every suite. The last line is `N passed, N failed`; the exit status is 1 if any failed.
-// `npm test -- cargo ava lab` runs the named suites only.
+// `npm test -- cargo ava` runs the named suites only.
 
 import { fail, setUp } from './set-up.mjs';
 import { SetUpError, formatTime } from './set-up/report.mjs';
-import { runAva, runCargoTests, runKvmTests } from './test/suites.mjs';
+import { runAva, runCargoTests, runKvmTests, runRustOnKvm } from './test/suites.mjs';
 
 const SUITES = {
   cargo: { title: 'Rust tests', run: runCargoTests },
   ava: { title: 'TypeScript tests', run: () => runAva() },
+  'lab-rust': { title: 'Rust tests on KVM', run: () => runRustOnKvm({ seconds: 600 }) },
   lab: { title: 'End-to-end tests on KVM', run: () => runKvmTests({ seconds: 900 }) },
 };
 

@@ -1,7 +1,7 @@
 // The test suites: how each is run and how its tests are counted.
 
 import { spawn } from 'node:child_process';
-import { delimiter, join } from 'node:path';
+import { delimiter, dirname, join } from 'node:path';
 import { PROJECT, exists } from '../set-up/folders.mjs';
 import { VIRTIOFSD, toolPath } from '../set-up/tools.mjs';
 import { countCargoTests } from './cargo-results.mjs';
@@ -20,6 +20,8 @@ export async function runWith([file, ...args], read, more = {}) {
     ...process.env,
     PATH: `${join(PROJECT, 'node_modules/.bin')}${delimiter}${process.env.PATH}`,
     MICROVM_TEST_VIRTIOFSD: toolPath(VIRTIOFSD),
+    // A test that finds something missing is a failure, but nobody can do without KVM's device.
+    ...(exists('/dev/kvm') ? { MICROVM_TEST_REQUIRE_ALL: '1' } : {}),
     ...more,
   };
   const child = spawn(file, args, { cwd: PROJECT, env, stdio: ['ignore', 'pipe', 'inherit'] });
@@ -51,6 +53,52 @@ export async function runCargoTests() {
     process.stdout.write(text);
   });
   return outcome('cargo test', status, countCargoTests(output));
+}
+
+/** Crates whose tests make machines: these run once more where KVM is native. */
+const MACHINE_CRATES = ['kvm', 'vmm'];
+
+/**
+ * The tests of the crates that use KVM, where KVM is native or else in the lab.
+ * @param {{seconds: number}} options
+ */
+export async function runRustOnKvm({ seconds }) {
+  const name = 'cargo test on KVM';
+  const packages = MACHINE_CRATES.flatMap((crate) => ['--package', `microvm-${crate}`]);
+  let messages = '';
+  const built = await runWith(
+    ['cargo', 'test', '--no-run', '--locked', '--quiet', '--message-format=json', ...packages],
+    (text) => (messages += text),
+  );
+  if (built !== 0) return outcome(name, built, { passed: 0, failed: 0, skipped: 0 });
+
+  const script = testExecutables(messages).map(
+    ({ folder, executable }) => `(cd '${folder}' && '${executable}') || status=1`,
+  );
+  let output = '';
+  const command = ['lab/run', 'bash', '-c', ['status=0', ...script, 'exit $status'].join('\n')];
+  const status = await runWith(
+    command,
+    (text) => {
+      output += text;
+      process.stdout.write(text);
+    },
+    { LAB_TIMEOUT: String(seconds) },
+  );
+  return outcome(name, status, countCargoTests(output));
+}
+
+/**
+ * The test programs that cargo built, each with the folder that it runs them in.
+ * @param {string} messages of `cargo test --message-format=json`
+ */
+function testExecutables(messages) {
+  return messages
+    .split('\n')
+    .filter((line) => line.startsWith('{'))
+    .map((line) => JSON.parse(line))
+    .filter(({ reason, profile, executable }) => reason === 'compiler-artifact' && profile.test && executable)
+    .map(({ executable, manifest_path: manifest }) => ({ executable, folder: dirname(manifest) }));
 }
 
 /**
