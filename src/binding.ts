@@ -94,6 +94,8 @@ export interface Binding extends KvmBinding {
   spawnHelper(options: BindingSpawnOptions): BindingChild;
   /** Two connected stream sockets as descriptors, both the caller's. */
   socketPair(): [number, number];
+  /** Closes one of those. */
+  closeDescriptor(fd: number): void;
   serveVsock(options: BindingVsockOptions): BindingVsockHost;
   measureGuestSpeed(kvmDevice: string): Promise<BindingGuestSpeed>;
   /** Unpacks a bzImage's kernel; false where its compression is not one that we unpack. */

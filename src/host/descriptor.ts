@@ -1,6 +1,5 @@
 // Sockets that were made by the native addon, which hands them out as descriptor numbers.
 
-import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { loadBinding } from '../native.ts';
 
@@ -22,7 +21,7 @@ export function splitSocketPair(): SplitPair {
     release() {
       if (!open) return;
       open = false;
-      closeSync(far);
+      loadBinding().closeDescriptor(far);
     },
   };
 }

@@ -1,6 +1,6 @@
 //! File descriptors as JavaScript holds them: plain numbers.
 
-use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use napi::Env;
@@ -8,8 +8,8 @@ use napi_derive::napi;
 
 use crate::error::BindingError;
 
-/// Two connected stream sockets. Both belong to the caller: hand one to a `net.Socket`, and close
-/// the other with `fs.closeSync` once it was passed on.
+/// Two connected stream sockets. Both belong to the caller: hand one to a `net.Socket`, and the
+/// other to [`close_descriptor`] once it was passed on.
 #[napi(catch_unwind)]
 pub fn socket_pair(env: Env) -> napi::Result<Vec<RawFd>> {
     let (near, far) = UnixStream::pair()
@@ -18,6 +18,18 @@ pub fn socket_pair(env: Env) -> napi::Result<Vec<RawFd>> {
         OwnedFd::from(near).into_raw_fd(),
         OwnedFd::from(far).into_raw_fd(),
     ])
+}
+
+/// Closes a descriptor that [`socket_pair`] gave. (`fs.closeSync` would do, but warns in workers
+/// about descriptors that `fs` did not open.)
+#[napi(catch_unwind)]
+pub fn close_descriptor(env: Env, descriptor: RawFd) -> napi::Result<()> {
+    if descriptor < 0 {
+        return Err(BindingError::invalid("A descriptor number is negative").into_js(&env));
+    }
+    // SAFETY: the caller owns the descriptor and gives it up with this call.
+    drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
+    Ok(())
 }
 
 /// A duplicate of a descriptor that JavaScript holds; the caller keeps its own.

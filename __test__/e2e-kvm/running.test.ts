@@ -1,0 +1,5 @@
+import { runningBehaviours } from '../helpers/behaviours/running.ts';
+import { privateRuntimeFolder } from '../helpers/guest.ts';
+
+privateRuntimeFolder();
+runningBehaviours('kvm');

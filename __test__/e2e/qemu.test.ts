@@ -1,0 +1,50 @@
+// What only the tcg accelerator can meet: QEMU itself missing, refusing or dying.
+
+import test from 'ava';
+
+import { MicroVM, MicroVMError } from '../../index.ts';
+import { bootGuest, privateRuntimeFolder } from '../helpers/guest.ts';
+import { children, holdings } from '../helpers/leftovers.ts';
+
+privateRuntimeFolder();
+
+test.afterEach.always(() => {
+  delete process.env['MICROVM_QEMU'];
+});
+
+test.serial('QEMU that is killed is a machine that failed, and a command under way is told', async (t) => {
+  const vm = await bootGuest(t, 'tcg');
+  const running = t.throwsAsync(vm.exec('sleep', ['1000']), { instanceOf: MicroVMError });
+  // A second command in the queue shows that the first was sent.
+  const waiting = t.throwsAsync(vm.exec('true'), { code: 'ERR_MACHINE_FAILED' });
+  const [qemu] = (await children()).filter(({ name }) => name.startsWith('qemu'));
+  process.kill(qemu?.pid ?? 0, 'SIGKILL');
+  t.is((await running).code, 'ERR_MACHINE_FAILED');
+  await waiting;
+  t.deepEqual(await vm.exited, { reason: 'failed', detail: 'QEMU ended with signal 9' });
+  t.is((await vm.stop()).reason, 'failed');
+});
+
+test.serial('QEMU that is not installed is named in the error, and nothing is left', async (t) => {
+  const before = await holdings();
+  process.env['MICROVM_QEMU'] = '/no/such/qemu';
+  const error = await t.throwsAsync(MicroVM.create({ accelerator: 'tcg' }), { instanceOf: MicroVMError });
+  t.is(error.code, 'ERR_QEMU_MISSING');
+  t.regex(error.hint ?? '', /apt-get install/);
+  t.deepEqual(await holdings(), before);
+});
+
+test.serial('a program that is not QEMU fails with its own words, and nothing is left', async (t) => {
+  const before = await holdings();
+  process.env['MICROVM_QEMU'] = '/bin/ls';
+  const error = await t.throwsAsync(MicroVM.create({ accelerator: 'tcg' }), { instanceOf: MicroVMError });
+  t.is(error.code, 'ERR_QEMU_FAILED');
+  t.regex(error.message, /exit code \d: \/bin\/ls: /);
+  t.deepEqual(await holdings(), before);
+});
+
+test.serial('huge pages are not for tcg', async (t) => {
+  await t.throwsAsync(MicroVM.create({ accelerator: 'tcg', hugePages: true, memory: '256MiB' }), {
+    code: 'ERR_NOT_SUPPORTED',
+  });
+});

@@ -1,0 +1,5 @@
+import { teardownBehaviours } from '../helpers/behaviours/teardown.ts';
+import { privateRuntimeFolder } from '../helpers/guest.ts';
+
+privateRuntimeFolder();
+teardownBehaviours('tcg');
