@@ -1,9 +1,9 @@
 //! bzImages, entered at their 64-bit entry point; the guest unpacks itself.
 
-use linux_loader::loader::{BzImage, KernelLoader};
-use vm_memory::GuestAddress;
+use linux_loader::bootparam::setup_header;
+use vm_memory::ByteValued;
 
-use super::error::{BootError, Image};
+use super::error::BootError;
 use super::file::ImageFile;
 use super::kernel::{Entry, HEAD, LoadedKernel, u16_at, u32_at, u64_at};
 use crate::arch::x86_64::layout;
@@ -16,6 +16,8 @@ const XLF_KERNEL_64: u16 = 1;
 /// First protocol version with `xloadflags`.
 const VERSION_2_12: u16 = 0x20c;
 const LOADED_HIGH: u8 = 1;
+/// Where the setup header starts in the file.
+const SETUP_HEADER: usize = 0x1f1;
 
 /// The parts of the setup header that decide.
 #[derive(Debug, Clone, Copy)]
@@ -70,7 +72,7 @@ pub(super) fn check(file: &ImageFile<'_>, head: &[u8; HEAD]) -> Result<Header, B
 /// Loads a bzImage.
 pub(super) fn load(
     ram: &Ram,
-    file: &mut ImageFile<'_>,
+    file: &ImageFile<'_>,
     head: &[u8; HEAD],
 ) -> Result<LoadedKernel, BootError> {
     let header = check(file, head)?;
@@ -90,18 +92,17 @@ pub(super) fn load(
             available,
         });
     }
-    let at = Some(GuestAddress(layout::HIGH_RAM));
-    let loaded = BzImage::load(&**ram.memory(), at, &mut file.file, None).map_err(|error| {
-        BootError::Load {
-            image: Image::Kernel,
-            path: file.path.to_owned(),
-            source: error.into(),
-        }
-    })?;
+    let length = file.length - header.protected_mode;
+    file.load(ram, header.protected_mode, length, layout::HIGH_RAM)?;
+    let mut setup_header = setup_header::default();
+    let bytes = setup_header.as_mut_slice();
+    for (to, from) in bytes.iter_mut().zip(head.iter().skip(SETUP_HEADER)) {
+        *to = *from;
+    }
     Ok(LoadedKernel {
         entry: Entry::Linux64(layout::HIGH_RAM + ENTRY_64),
         end,
         initramfs_last: header.initramfs_last.min(available - 1),
-        setup_header: loaded.setup_header,
+        setup_header: Some(setup_header),
     })
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::ConfigError;
+use crate::memory::LoadError;
 
 /// Which of the two image files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,22 +113,11 @@ pub enum BootError {
         image: Image,
         /// Its path.
         path: PathBuf,
-        /// What the loader met.
+        /// What went wrong.
         #[source]
         source: LoadError,
     },
     /// A boot structure lies outside guest memory.
     #[error("Boot structures cannot be written to guest memory")]
     GuestMemory(#[from] vm_memory::GuestMemoryError),
-}
-
-/// What a loader met after an image had passed its checks.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The kernel loader gave up.
-    #[error(transparent)]
-    Kernel(#[from] linux_loader::loader::Error),
-    /// The copy into guest memory gave up.
-    #[error(transparent)]
-    Copy(#[from] vm_memory::GuestMemoryError),
 }

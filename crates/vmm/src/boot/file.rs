@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::error::{BootError, Image};
+use crate::memory::Ram;
 
 /// An open regular file and its length.
 #[derive(Debug)]
@@ -73,6 +74,16 @@ impl<'a> ImageFile<'a> {
             }
         }
         Ok(total)
+    }
+
+    /// Copies a part of the file to guest memory.
+    pub fn load(&self, ram: &Ram, offset: u64, length: u64, to: u64) -> Result<(), BootError> {
+        ram.load(&self.file, offset, length, to)
+            .map_err(|source| BootError::Load {
+                image: self.image,
+                path: self.path.to_owned(),
+                source,
+            })
     }
 
     pub fn not_a_kernel(&self, reason: &'static str) -> BootError {

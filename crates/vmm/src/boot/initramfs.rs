@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use vm_memory::{Bytes, GuestAddress};
-
 use super::error::{BootError, Image};
 use super::file::ImageFile;
 use super::kernel::LoadedKernel;
@@ -21,21 +19,14 @@ pub struct Initramfs {
 
 /// Loads the file at `path` above `kernel`.
 pub(super) fn load(ram: &Ram, path: &Path, kernel: &LoadedKernel) -> Result<Initramfs, BootError> {
-    let mut file = ImageFile::open(Image::Initramfs, path)?;
+    let file = ImageFile::open(Image::Initramfs, path)?;
     let length = file.length;
     let address = place(length, kernel).map_err(|available| BootError::InitramfsTooLarge {
         path: path.to_owned(),
         bytes: length,
         available,
     })?;
-    let size = usize::try_from(length).unwrap_or(usize::MAX);
-    ram.memory()
-        .read_exact_volatile_from(GuestAddress(address), &mut file.file, size)
-        .map_err(|error| BootError::Load {
-            image: Image::Initramfs,
-            path: path.to_owned(),
-            source: error.into(),
-        })?;
+    file.load(ram, 0, length, address)?;
     Ok(Initramfs { address, length })
 }
 

@@ -43,11 +43,11 @@ pub(super) enum Kind {
 
 /// Loads the kernel at `path` into `ram`.
 pub(super) fn load(ram: &Ram, path: &Path) -> Result<LoadedKernel, BootError> {
-    let mut file = ImageFile::open(Image::Kernel, path)?;
+    let file = ImageFile::open(Image::Kernel, path)?;
     let (kind, head) = identify(&file)?;
     match kind {
-        Kind::Elf => elf::load(ram, &mut file, &head),
-        Kind::BzImage => bzimage::load(ram, &mut file, &head),
+        Kind::Elf => elf::load(ram, &file, &head),
+        Kind::BzImage => bzimage::load(ram, &file, &head),
     }
 }
 

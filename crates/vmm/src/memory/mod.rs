@@ -3,6 +3,8 @@
 //! One file, so that a vhost-user device of another process needs a single descriptor; it is
 //! sealed against shrinking, so that no peer can make this process fault by truncating it.
 
+mod load;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -10,6 +12,8 @@ use std::sync::Arc;
 
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryRegion, GuestRegionMmap};
+
+pub use load::LoadError;
 
 use crate::arch::x86_64::layout;
 
