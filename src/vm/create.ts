@@ -9,7 +9,6 @@ import { MicroVMError, withDetails } from '../errors.ts';
 import { buildInitramfs } from '../guest/initramfs.ts';
 import { findKernel } from '../guest/kernel.ts';
 import { createRuntimeFolder } from '../host/runtime-folder.ts';
-import { fromNative } from '../native-error.ts';
 import { agentPath } from '../native.ts';
 import { COMMAND_PORT, CommandChannel } from '../vsock/command-channel.ts';
 import { listenForGuest } from '../vsock/unix.ts';
@@ -48,7 +47,7 @@ export async function createMachine(options: MicroVMOptions): Promise<BootedMach
     // What could not be undone matters less than why the machine was not made.
     await cleanUp.run().catch(() => {});
     if (signal?.aborted && !(error instanceof MicroVMError && error.code === 'ERR_ABORTED')) throw aborted(signal);
-    throw fromNative(error);
+    throw error;
   }
 }
 

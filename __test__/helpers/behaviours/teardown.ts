@@ -44,9 +44,9 @@ export function teardownBehaviours(accelerator: AcceleratorName): void {
     const [owned] = (await once(worker, 'message')) as [Owned];
     await worker.terminate();
     await Promise.all(owned.children.map(({ pid }) => processEnd(pid)));
-    const left = (await children()).map(({ pid }) => pid);
+    const left = new Set((await children()).map(({ pid }) => pid));
     t.deepEqual(
-      owned.children.filter(({ pid }) => left.includes(pid)),
+      owned.children.filter(({ pid }) => left.has(pid)),
       [],
     );
   });
