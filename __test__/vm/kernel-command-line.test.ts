@@ -1,0 +1,22 @@
+import test from 'ava';
+
+import { kvm } from '../../src/accelerators/kvm.ts';
+import { tcg } from '../../src/accelerators/qemu/tcg.ts';
+import { normalize } from '../../src/config/normalize.ts';
+import { kernelCommandLine } from '../../src/vm/kernel-command-line.ts';
+
+for (const accelerator of [kvm, tcg]) {
+  test(`${accelerator.name}: the console, the host name and a panic that ends the machine`, (t) => {
+    const words = kernelCommandLine(normalize({ hostname: 'patient' }), accelerator).split(' ');
+    for (const word of ['console=ttyS0', 'panic=-1', 'microvm.hostname=patient']) t.true(words.includes(word), word);
+  });
+
+  test(`${accelerator.name}: the caller's words come last, where the kernel prefers them`, (t) => {
+    t.true(kernelCommandLine(normalize({ cmdline: 'panic=5 -- x' }), accelerator).endsWith(' panic=5 -- x'));
+  });
+
+  test(`${accelerator.name}: the longest words that the options allow still fit what the kernel reads`, (t) => {
+    const spec = normalize({ cmdline: 'x'.repeat(1535), hostname: 'h'.repeat(63) });
+    t.true(Buffer.byteLength(kernelCommandLine(spec, accelerator)) <= 2047);
+  });
+}
