@@ -5,43 +5,30 @@
 //! credit costs nothing until it does, and for writing only while bytes wait.
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::event::{EventfdFlags, epoll, eventfd};
 use vm_memory::bitmap::BitmapSlice;
+
+mod host_side;
+mod table;
 
 use crate::VsockError;
 use crate::connection::{Connection, Fate, Outgoing, Ports, State};
 use crate::deadlines::Deadlines;
 use crate::guest_buffer::GuestBuffer;
 use crate::packet::{HEADER_LEN, HOST_CID, Header, TYPE_STREAM, op};
-use crate::unix_socket::{FirstLine, FirstLineReader, HostSocket, would_block, write_accepted};
+use crate::unix_socket::{FirstLineReader, HostSocket, write_accepted};
 
 /// Connections, and clients on their way to one, at a time.
 pub(crate) const MAX_CONNECTIONS: usize = 1024;
 /// Resets that wait for room in the guest's ring: one for each connection, and as many strays.
 /// What a guest provokes beyond that is left unanswered.
 const MAX_RESETS: usize = 2 * MAX_CONNECTIONS;
-/// How long a client may take for its first line.
-const FIRST_LINE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a guest may take to confirm the end of a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Buffer of a connection for bytes that the host's program has not read yet.
-const LARGE_BUFFER: u32 = 256 * 1024;
-/// The same once [`LARGE_BUFFERS`] bytes are spoken for: many connections share a bound of
-/// 16 MiB + 1024 * 32 KiB, whatever the guest does.
-const SMALL_BUFFER: u32 = 32 * 1024;
-/// Bytes that large buffers may take together.
-const LARGE_BUFFERS: u64 = 16 * 1024 * 1024;
-/// First port that the host's end of a connection gets; it goes up from here, and around.
-const FIRST_HOST_PORT: u32 = 1 << 30;
-/// Events that one call takes; the rest makes the next call come at once.
-const EVENTS: usize = 64;
-/// Clients that one call accepts.
-const ACCEPTS: usize = 64;
 
 /// What an epoll event is about. Connections and clients count up from `FIRST_ID`.
 const LISTENER: u64 = 0;
@@ -128,7 +115,7 @@ impl Muxer {
             resets: VecDeque::new(),
             buffers: 0,
             next_id: FIRST_ID,
-            next_port: FIRST_HOST_PORT,
+            next_port: table::FIRST_HOST_PORT,
             accepting: false,
         })
     }
@@ -142,39 +129,6 @@ impl Muxer {
     pub(crate) fn wake(&self) {
         // A full counter is readable already.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
-    }
-
-    /// Takes what happened on the host's side.
-    pub(crate) fn host_event(&mut self) -> io::Result<()> {
-        let mut events = Vec::with_capacity(EVENTS);
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        match epoll::wait(
-            &self.epoll,
-            rustix::buffer::spare_capacity(&mut events),
-            Some(&now),
-        ) {
-            Ok(_) => {}
-            // The descriptor stays readable, so the call comes again.
-            Err(rustix::io::Errno::INTR) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        }
-        for event in events {
-            let flags = event.flags;
-            match event.data.u64() {
-                LISTENER => self.accepting = true,
-                WAKE => {
-                    let _ = rustix::io::read(&self.wake, &mut [0; 8]);
-                }
-                TIMER => self.give_up_on_the_late(),
-                id if self.clients.contains_key(&id) => self.client_event(id),
-                id => self.connection_event(id, flags),
-            }
-        }
-        self.accept();
-        Ok(())
     }
 
     /// Takes a packet from the guest; `packet` holds header and payload.
@@ -347,217 +301,4 @@ impl Muxer {
             self.refuse(header, None);
         }
     }
-
-    /// Accepts clients. What is left for later keeps `accepting` set.
-    fn accept(&mut self) {
-        for _ in 0..ACCEPTS {
-            if !self.accepting {
-                return;
-            }
-            match self.host.accept() {
-                // One client too many learns it by the end of its stream.
-                Ok(socket) if !self.is_full() => self.add_client(socket),
-                Ok(_) => {}
-                // There was nobody, or the process has no descriptor left. The next client, or
-                // the next connection that ends, brings it back here.
-                Err(error) => {
-                    self.accepting = !would_block(&error);
-                    return;
-                }
-            }
-        }
-        self.wake();
-    }
-
-    fn add_client(&mut self, socket: OwnedFd) {
-        let id = self.new_id();
-        if self.watch(id, socket.as_fd()).is_err() {
-            return;
-        }
-        let deadline = self.deadlines.add(id, FIRST_LINE_TIMEOUT);
-        let line = FirstLineReader::default();
-        let client = Client {
-            socket,
-            line,
-            deadline,
-        };
-        self.clients.insert(id, client);
-    }
-
-    /// Reads a client's first line, and asks the guest once it is whole.
-    fn client_event(&mut self, id: u64) {
-        let Some(client) = self.clients.get_mut(&id) else {
-            return;
-        };
-        let line = client.line.read(client.socket.as_fd());
-        if line == FirstLine::Incomplete {
-            return;
-        }
-        let Some(client) = self.clients.remove(&id) else {
-            return;
-        };
-        self.deadlines.cancel(client.deadline, id);
-        if let FirstLine::Connect(guest) = line {
-            let ports = Ports {
-                host: self.free_port(guest),
-                guest,
-            };
-            let buffer = self.buffer_size();
-            let connection = Connection::to_guest(ports, self.guest_cid, client.socket, buffer);
-            // What came with the line, or right behind it, was announced already; watching the
-            // socket anew has it announced again.
-            let data = epoll::EventData::new_u64(id);
-            if epoll::modify(&self.epoll, connection.socket(), data, watch_flags()).is_ok() {
-                self.insert(id, connection);
-            }
-        }
-    }
-
-    /// Something happened to a connection's socket.
-    fn connection_event(&mut self, id: u64, flags: epoll::EventFlags) {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
-        let mut fate = Fate::Lives;
-        if flags.contains(epoll::EventFlags::OUT) {
-            fate = connection.host_writable();
-        }
-        if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP) {
-            connection.host_readable();
-        }
-        if fate == Fate::Lives && flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR)
-        {
-            fate = connection.host_closed();
-        }
-        self.settle(id, fate);
-    }
-
-    /// Removes whoever let its deadline pass.
-    fn give_up_on_the_late(&mut self) {
-        for id in self.deadlines.expired() {
-            if self.clients.remove(&id).is_none() {
-                self.settle(id, Fate::Reset);
-            }
-        }
-    }
-
-    /// Draws the consequences of what happened to a connection.
-    fn settle(&mut self, id: u64, fate: Fate) {
-        match fate {
-            Fate::Over => self.remove(id),
-            Fate::Reset => {
-                if let Some(connection) = self.connections.get(&id) {
-                    let mut header = connection.header(op::RST);
-                    header.buf_alloc = 0;
-                    header.fwd_cnt = 0;
-                    self.push_reset(header);
-                }
-                self.remove(id);
-            }
-            Fate::Lives => self.refresh(id),
-        }
-    }
-
-    /// Brings the lists that a connection is on up to date with its state.
-    pub(crate) fn refresh(&mut self, id: u64) {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
-        if connection.state() == State::Draining
-            && self.by_ports.get(&connection.ports()) == Some(&id)
-        {
-            self.by_ports.remove(&connection.ports());
-        }
-        if connection.wants_room() != connection.watched_for_room {
-            let flags = if connection.wants_room() {
-                watch_flags() | epoll::EventFlags::OUT
-            } else {
-                watch_flags()
-            };
-            let data = epoll::EventData::new_u64(id);
-            // The socket is in the set, so this can only fail for want of kernel memory; the next
-            // change tries again.
-            if epoll::modify(&self.epoll, connection.socket(), data, flags).is_ok() {
-                connection.watched_for_room = connection.wants_room();
-            }
-        }
-        if !connection.queued && connection.outgoing().is_some() {
-            connection.queued = true;
-            self.ready.push_back(id);
-        }
-    }
-
-    fn remove(&mut self, id: u64) {
-        let Some(connection) = self.connections.remove(&id) else {
-            return;
-        };
-        if self.by_ports.get(&connection.ports()) == Some(&id) {
-            self.by_ports.remove(&connection.ports());
-        }
-        if let Some(at) = connection.deadline {
-            self.deadlines.cancel(at, id);
-        }
-        self.buffers = self
-            .buffers
-            .saturating_sub(u64::from(connection.buf_alloc()));
-        if self.accepting {
-            self.wake();
-        }
-    }
-
-    fn add(&mut self, id: u64, connection: Connection) -> io::Result<()> {
-        self.watch(id, connection.socket())?;
-        self.insert(id, connection);
-        Ok(())
-    }
-
-    fn insert(&mut self, id: u64, connection: Connection) {
-        self.buffers += u64::from(connection.buf_alloc());
-        self.by_ports.insert(connection.ports(), id);
-        self.connections.insert(id, connection);
-        self.refresh(id);
-    }
-
-    fn watch(&self, id: u64, socket: BorrowedFd<'_>) -> io::Result<()> {
-        let data = epoll::EventData::new_u64(id);
-        Ok(epoll::add(&self.epoll, socket, data, watch_flags())?)
-    }
-
-    fn is_full(&self) -> bool {
-        self.connections.len() + self.clients.len() >= MAX_CONNECTIONS
-    }
-
-    fn buffer_size(&self) -> u32 {
-        if self.buffers + u64::from(LARGE_BUFFER) <= LARGE_BUFFERS {
-            LARGE_BUFFER
-        } else {
-            SMALL_BUFFER
-        }
-    }
-
-    fn new_id(&mut self) -> u64 {
-        let id = self.next_id;
-        self.next_id += 1;
-        id
-    }
-
-    /// A host port that no connection to this guest port has. There are far more ports than
-    /// connections.
-    fn free_port(&mut self, guest: u32) -> u32 {
-        loop {
-            let host = self.next_port;
-            self.next_port = host
-                .checked_add(1)
-                .filter(|port| *port != u32::MAX)
-                .unwrap_or(FIRST_HOST_PORT);
-            if !self.by_ports.contains_key(&Ports { host, guest }) {
-                return host;
-            }
-        }
-    }
-}
-
-/// How every socket is watched.
-fn watch_flags() -> epoll::EventFlags {
-    epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET
 }
