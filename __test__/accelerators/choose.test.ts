@@ -33,10 +33,9 @@ test('a regular file is no KVM device', async (t) => {
 });
 
 test('another device is no KVM device', async (t) => {
-  const error = await t.throwsAsync(chooseAccelerator({ accelerator: 'kvm', kvmDevice: '/dev/null' }), {
-    instanceOf: MicroVMError,
+  await t.throwsAsync(chooseAccelerator({ accelerator: 'kvm', kvmDevice: '/dev/null' }), {
+    code: 'ERR_KVM_NOT_A_DEVICE',
   });
-  t.regex(error.code, /^ERR_KVM_/);
 });
 
 test('a kernel that runs at the speed of the host counts as native, one that is emulated does not', (t) => {

@@ -8,11 +8,14 @@
 //!
 //! Callers: the binding's `measureGuestSpeed`, behind the accelerator choice and the doctor.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region};
-use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+
+use crate::Kvm;
 
 /// Iterations of the loop, two instructions each: about 10 us natively, about 20 ms where every
 /// instruction is emulated.
@@ -40,15 +43,9 @@ const LARGE_PAGE: u64 = 0xe7;
 /// Why the measurement could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestSpeedError {
-    /// The KVM device cannot be opened.
-    #[error("KVM device {path} cannot be opened")]
-    Open {
-        /// The device.
-        path: String,
-        /// The system's answer.
-        #[source]
-        source: std::io::Error,
-    },
+    /// The KVM device cannot be opened, or is none.
+    #[error(transparent)]
+    Device(#[from] crate::Error),
     /// A call to KVM failed.
     #[error("{ioctl} failed")]
     Ioctl {
@@ -110,19 +107,9 @@ fn ratio(guest: Duration, host: Duration) -> f64 {
 /// # Errors
 ///
 /// Where the device cannot be opened or used, or the loop does not run in ring 0.
-pub fn measure_guest_speed(kvm_device: &std::path::Path) -> Result<GuestSpeed, GuestSpeedError> {
-    let path = std::ffi::CString::new(std::os::unix::ffi::OsStrExt::as_bytes(
-        kvm_device.as_os_str(),
-    ))
-    .map_err(|error| GuestSpeedError::Open {
-        path: kvm_device.display().to_string(),
-        source: error.into(),
-    })?;
-    let kvm = Kvm::new_with_path(&path).map_err(|error| GuestSpeedError::Open {
-        path: kvm_device.display().to_string(),
-        source: error.into(),
-    })?;
-    let mut guest = TestGuest::new(&kvm)?;
+pub fn measure_guest_speed(kvm_device: &Path) -> Result<GuestSpeed, GuestSpeedError> {
+    let kvm = Kvm::open_path(kvm_device)?;
+    let mut guest = TestGuest::new(kvm.fd())?;
     let host = fastest(|| Ok(host_loop(ITERATIONS)))?;
     let ring0 = fastest(|| guest.time_loop(0))?;
     let ring3 = fastest(|| guest.time_loop(3)).ok();
@@ -164,7 +151,7 @@ struct TestGuest {
 }
 
 impl TestGuest {
-    fn new(kvm: &Kvm) -> Result<Self, GuestSpeedError> {
+    fn new(kvm: &kvm_ioctls::Kvm) -> Result<Self, GuestSpeedError> {
         let memory = guest_memory()?;
         let vm = kvm.create_vm().map_err(ioctl("KVM_CREATE_VM"))?;
         let host_address = memory
@@ -303,8 +290,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missing_device_is_an_open_error() {
-        let error = measure_guest_speed(std::path::Path::new("/nonexistent/kvm")).unwrap_err();
-        assert!(matches!(error, GuestSpeedError::Open { .. }));
+    fn missing_device_is_told_by_the_handle() {
+        let error = measure_guest_speed(Path::new("/nonexistent/kvm")).unwrap_err();
+        assert!(matches!(
+            error,
+            GuestSpeedError::Device(crate::Error::Open { .. })
+        ));
+    }
+
+    #[test]
+    fn another_device_is_refused() {
+        let error = measure_guest_speed(Path::new("/dev/null")).unwrap_err();
+        assert!(matches!(
+            error,
+            GuestSpeedError::Device(crate::Error::NotKvm { .. })
+        ));
     }
 }

@@ -132,15 +132,10 @@ impl From<microvm_kvm::Error> for BindingError {
 
 impl From<GuestSpeedError> for BindingError {
     fn from(error: GuestSpeedError) -> Self {
-        let code = match &error {
-            GuestSpeedError::Open { source, .. } => match source.kind() {
-                io::ErrorKind::NotFound => "ERR_KVM_MISSING",
-                io::ErrorKind::PermissionDenied => "ERR_KVM_PERMISSION",
-                _ => "ERR_KVM_FAILED",
-            },
-            _ => "ERR_KVM_FAILED",
-        };
-        Self::new(code, &error)
+        match error {
+            GuestSpeedError::Device(error) => error.into(),
+            error => Self::new("ERR_KVM_FAILED", &error),
+        }
     }
 }
 
