@@ -25,6 +25,23 @@ test.serial('QEMU that is killed is a machine that failed, and a command under w
   t.is((await vm.stop()).reason, 'failed');
 });
 
+test.serial('QEMU that is killed while the guest boots is told at once, and nothing is left', async (t) => {
+  const before = await holdings();
+  const error = await t.throwsAsync(
+    MicroVM.create({
+      accelerator: 'tcg',
+      onPhase: async (phase) => {
+        if (phase !== 'boot') return;
+        for (const { name, pid } of await children()) if (name.startsWith('qemu')) process.kill(pid, 'SIGKILL');
+      },
+    }),
+    { instanceOf: MicroVMError },
+  );
+  t.is(error.code, 'ERR_MACHINE_FAILED');
+  t.regex(error.message, /while it booted: QEMU ended with signal 9/);
+  t.deepEqual(await holdings(), before);
+});
+
 test.serial('QEMU that is not installed is named in the error, and nothing is left', async (t) => {
   const before = await holdings();
   process.env['MICROVM_QEMU'] = '/no/such/qemu';
