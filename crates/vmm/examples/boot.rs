@@ -9,6 +9,7 @@
 //!     --until-marker  stop the machine when the marker was seen
 //!     --press         press the power button when the marker was seen
 //!     --extract       KERNEL is a bzImage: unpack its ELF kernel first and boot that
+//!     --huge-pages    back RAM with reserved 2 MiB pages
 //!     --rng           give the guest an entropy device
 //!     --quiet         do not copy the console to stdout
 //! ```
@@ -40,6 +41,7 @@ struct Options {
     press: bool,
     extract: bool,
     rng: bool,
+    huge_pages: bool,
     quiet: bool,
 }
 
@@ -55,6 +57,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
         press: false,
         extract: false,
         rng: false,
+        huge_pages: false,
         quiet: false,
     };
     let mut files = Vec::new();
@@ -69,6 +72,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
             "--until-marker" => options.until_marker = true,
             "--press" => options.press = true,
             "--extract" => options.extract = true,
+            "--huge-pages" => options.huge_pages = true,
             "--rng" => options.rng = true,
             "--quiet" => options.quiet = true,
             _ if arg.starts_with("--") => return Err(format!("unknown option {arg}").into()),
@@ -103,7 +107,7 @@ fn run(options: &Options, kernel: &Path) -> Result<(), Box<dyn Error>> {
     let machine = Arc::new(Machine::new(MachineConfig {
         cpus: options.cpus,
         memory_bytes: options.memory << 20,
-        huge_pages: false,
+        huge_pages: options.huge_pages,
         kernel: kernel.to_owned(),
         initramfs: options.initramfs.clone(),
         command_line: options.command_line.clone(),

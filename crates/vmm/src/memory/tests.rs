@@ -51,6 +51,18 @@ fn nobody_who_holds_the_file_can_shrink_it() {
 }
 
 #[test]
+fn huge_pages_are_reserved_at_once_or_refused() {
+    // Most hosts reserve none.
+    match Ram::new(64 << 20, PageSize::Huge) {
+        Ok(ram) => ram.memory().write_obj(7u8, GuestAddress(0)).unwrap(),
+        Err(error) => assert!(matches!(
+            error,
+            MemoryError::Map { .. } | MemoryError::File { .. }
+        )),
+    }
+}
+
+#[test]
 fn an_absurd_size_is_an_error() {
     assert!(matches!(
         Ram::new(1 << 62, PageSize::Base),

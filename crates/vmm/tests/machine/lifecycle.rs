@@ -129,6 +129,17 @@ fn a_guest_that_spins_or_halts_is_stopped_at_once() {
 }
 
 #[test]
+fn a_machine_may_have_sixty_four_vcpus() {
+    with_kvm!();
+    let mut bench = Bench::start_with(&Code::new().print(">").spin(), |config| config.cpus = 64);
+    bench.expect(">");
+    bench.machine.pause().unwrap();
+    bench.machine.resume().unwrap();
+    bench.machine.stop();
+    assert_eq!(bench.machine.wait(), ExitReason::Stopped);
+}
+
+#[test]
 fn a_machine_that_never_ran_can_be_stopped() {
     with_kvm!();
     let bench = Bench::build(&Code::new().spin(), |_| ());
