@@ -49,7 +49,7 @@ function load(): NonNullable<typeof loaded> {
     } catch (cause) {
       throw new MicroVMError('ERR_NATIVE_MISSING', `The native addon cannot be loaded: ${messageOf(cause)}`, {
         cause,
-        hint: `${file} exists, but this system cannot load it. It needs glibc 2.28 or newer and Node 20.19 or newer.`,
+        hint: `${file} exists, but this system cannot load it. It needs glibc 2.34 or newer and Node 20.19 or newer.`,
         lookedAt,
       });
     }
