@@ -39,7 +39,7 @@ testWithKvm('a value that does not fit its field is refused by name, and nothing
 testWithKvm('every state that is read can be set again', (t) => {
   const { kvm, vcpu } = guest(t, 0xf4);
   vcpu.setCpuid(kvm.supportedCpuid());
-  t.true(vcpu.getCpuid().length > 0);
+  t.is(vcpu.getCpuid().length, kvm.supportedCpuid().length);
 
   const sregs = vcpu.getSregs();
   t.is(

@@ -3,9 +3,9 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use kvm_bindings::{
-    CpuId, KVM_CAP_XSAVE2, KVM_MAX_CPUID_ENTRIES, KVM_MAX_MSR_ENTRIES, Msrs, Xsave, kvm_debugregs,
-    kvm_fpu, kvm_guest_debug, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs,
-    kvm_vcpu_events, kvm_xcrs,
+    CpuId, KVM_CAP_XSAVE2, KVM_MAX_CPUID_ENTRIES, KVM_MAX_MSR_ENTRIES, Msrs, Xsave,
+    kvm_cpuid_entry2, kvm_debugregs, kvm_fpu, kvm_guest_debug, kvm_lapic_state, kvm_mp_state,
+    kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
 };
 use kvm_ioctls::VcpuFd;
 
@@ -167,7 +167,17 @@ impl VirtualCpu {
     ///
     /// Where `KVM_GET_CPUID2` fails.
     pub fn get_cpuid2(&self) -> Result<CpuId, Error> {
-        retry(|| self.fd.get_cpuid2(KVM_MAX_CPUID_ENTRIES)).map_err(Error::of("KVM_GET_CPUID2"))
+        let call = "KVM_GET_CPUID2";
+        let cpuid = retry(|| self.fd.get_cpuid2(KVM_MAX_CPUID_ENTRIES)).map_err(Error::of(call))?;
+        // Kernels before 6.3 do not say how many entries they wrote: the rest is still zero.
+        let zero = kvm_cpuid_entry2::default();
+        let entries = cpuid.as_slice();
+        let count = entries
+            .iter()
+            .rposition(|entry| *entry != zero)
+            .map_or(0, |last| last + 1);
+        let written = entries.get(..count).unwrap_or(entries);
+        CpuId::from_entries(written).map_err(|_| Error::TooManyEntries { call, count })
     }
 
     /// Sets the CPUID that the guest sees.
