@@ -28,14 +28,16 @@ function isAsLocked() {
     });
 }
 
-/** Runs `npm ci` where node_modules is missing or not what the lock file asks for. */
+/**
+ * Installs where node_modules is missing or not what the lock file asks for. Not by `npm ci`: that refuses a lock file
+ * without the optional packages of platforms that the registry did not offer when it was written.
+ */
 export async function installNodeModules() {
   if (isAsLocked()) return nothingToDo('as locked');
   say('Installs the npm packages of package-lock.json into node_modules/');
-  await run('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], {
+  await run('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error'], {
     what: 'Installing npm packages',
     cwd: PROJECT,
-    hint: 'If the lock file and package.json disagree, run npm install.',
   });
   return done();
 }
