@@ -180,17 +180,18 @@ impl Machine {
         // Before the lock: it ends a pause that is under way.
         self.gate.finish(ExitReason::Stopped);
         let mut stage = self.stage();
-        let (mut parts, runners) = match std::mem::replace(&mut *stage, Stage::Stopped) {
-            Stage::Built(parts, runners) => (parts, runners),
-            Stage::Started(parts, threads) => {
-                let runners = threads.into_iter().filter_map(VcpuThread::join).collect();
-                (parts, runners)
-            }
+        let (mut parts, runners, threads) = match std::mem::replace(&mut *stage, Stage::Stopped) {
+            Stage::Built(parts, runners) => (parts, runners, Vec::new()),
+            Stage::Started(parts, threads) => (parts, Vec::new(), threads),
             Stage::Stopped => return,
         };
+        // Before the vCPUs are waited for: one may be inside a call that waits for a back end,
+        // which stopping the device breaks off.
         for device in &parts.devices {
             device.stop();
         }
+        let joined = threads.into_iter().filter_map(VcpuThread::join);
+        let runners: Vec<_> = runners.into_iter().chain(joined).collect();
         if let Some(console) = &mut parts.console {
             console.stop();
         }
