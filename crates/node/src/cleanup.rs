@@ -12,7 +12,8 @@ use napi::Env;
 
 /// Something that has to be stopped before its environment is gone.
 pub(crate) trait Stop: Send + Sync {
-    /// Stops it; returns when it may no longer use anything of this process that matters.
+    /// Stops it; returns when it may no longer use anything of this process that matters. Called
+    /// from several threads at once, each call returns only then.
     fn stop(&self);
 }
 

@@ -159,9 +159,7 @@ impl BindingMachine {
     pub fn stop<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, ()>> {
         let machine = self.machine.clone();
         promise::blocking(env, move || {
-            if let Some(machine) = machine.empty() {
-                machine.0.stop();
-            }
+            machine.stop();
             Ok(())
         })
     }
@@ -169,9 +167,7 @@ impl BindingMachine {
     /// The same, for a process that is about to exit.
     #[napi(catch_unwind)]
     pub fn stop_sync(&self) {
-        if let Some(machine) = self.machine.empty() {
-            machine.0.stop();
-        }
+        self.machine.stop();
     }
 
     /// The host end of the serial console, which then belongs to the caller.

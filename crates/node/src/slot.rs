@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::cleanup::Stop;
+
 /// Shared ownership that can be given up early. JavaScript objects live until they are collected,
 /// which may be never; threads and descriptors must not.
 #[derive(Debug)]
@@ -20,6 +22,18 @@ impl<T> Slot<T> {
     /// Gives it up; it is gone when calls that are under way have ended.
     pub(crate) fn empty(&self) -> Option<Arc<T>> {
         self.lock().take()
+    }
+
+    /// Stops what it holds, then gives it up. A call that finds another one stopping returns when
+    /// that is done, and not before: emptied first, the slot would tell it that all is over.
+    pub(crate) fn stop(&self)
+    where
+        T: Stop,
+    {
+        if let Some(thing) = self.get() {
+            thing.stop();
+            self.empty();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<T>>> {

@@ -68,9 +68,7 @@ impl BindingVsockHost {
     pub fn stop<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, ()>> {
         let host = self.host.clone();
         promise::blocking(env, move || {
-            if let Some(host) = host.empty() {
-                host.stop();
-            }
+            host.stop();
             Ok(())
         })
     }
@@ -78,8 +76,6 @@ impl BindingVsockHost {
     /// The same, for a process that is about to exit.
     #[napi(catch_unwind)]
     pub fn stop_sync(&self) {
-        if let Some(host) = self.host.empty() {
-            host.stop();
-        }
+        self.host.stop();
     }
 }
