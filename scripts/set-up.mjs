@@ -3,7 +3,7 @@
 
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { buildNative, buildTypeScript, findCargo } from './set-up/builds.mjs';
+import { buildNative, buildTypeScript, findCargo, installRustComponents } from './set-up/builds.mjs';
 import { RUN_PACKAGES, TEST_PACKAGES, installPackages } from './set-up/debian-packages.mjs';
 import { GUEST_KERNEL, LAB_KERNEL, fetchKernel } from './set-up/guest-kernel.mjs';
 import { installNodeModules } from './set-up/node-modules.mjs';
@@ -41,6 +41,7 @@ function steps({ test, check, updateKernel }) {
       work: () => fetchKernel(LAB_KERNEL, { update: updateKernel }),
     },
     virtiofsd: { title: 'virtiofsd', when: test, work: () => installTool(VIRTIOFSD) },
+    components: { title: 'Rust components', when: check, work: installRustComponents },
     'cargo-deny': { title: 'cargo-deny', when: check, work: () => installTool(CARGO_DENY) },
   };
 }
@@ -50,6 +51,8 @@ function steps({ test, check, updateKernel }) {
  */
 export async function setUp({ test = false, check = false, updateKernel = false, only } = {}) {
   const started = performance.now();
+  // What apt and dpkg say is read, so not in the user's language.
+  process.env.LC_ALL = 'C.UTF-8';
   console.log('Set-up');
   const all = steps({ test, check, updateKernel });
   const unknown = only?.find((name) => !(name in all));

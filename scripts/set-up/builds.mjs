@@ -2,21 +2,35 @@
 
 import { homedir } from 'node:os';
 import { delimiter, join } from 'node:path';
-import { isInstalled, run } from './commands.mjs';
+import { capture, isInstalled, run } from './commands.mjs';
 import { PROJECT, exists, fingerprint, stamp } from './folders.mjs';
-import { SetUpError, done, nothingToDo } from './report.mjs';
+import { SetUpError, done, nothingToDo, say } from './report.mjs';
+
+/** The minor version that Cargo.toml's rust-version names. */
+const OLDEST_RUST = 88;
 
 /** rustup puts cargo where only new shells look. */
 export function findCargo() {
-  if (isInstalled('cargo')) return;
   const folder = join(homedir(), '.cargo/bin');
-  if (exists(join(folder, 'cargo'))) {
+  if (!isInstalled('cargo') && exists(join(folder, 'cargo'))) {
     process.env.PATH = `${folder}${delimiter}${process.env.PATH}`;
-    return;
   }
-  throw new SetUpError('cargo is not installed', {
+  const [, major, minor] = /^rustc (\d+)\.(\d+)/.exec(capture('rustc', ['--version']).stdout) ?? [];
+  if (isInstalled('cargo') && (Number(major) > 1 || Number(minor) >= OLDEST_RUST)) return;
+  const found = minor === undefined ? 'not installed' : `${major}.${minor}`;
+  throw new SetUpError(`Rust 1.${OLDEST_RUST} or newer is needed; it is ${found}`, {
     hint: 'Install stable Rust as https://rustup.rs tells, then run the command again.',
   });
+}
+
+/** The formatter and the linter, which a minimal Rust lacks. */
+export async function installRustComponents() {
+  const missing = ['clippy', 'fmt'].filter((name) => capture('cargo', [name, '--version']).status !== 0);
+  if (missing.length === 0) return nothingToDo('clippy and rustfmt are there');
+  const names = missing.map((name) => (name === 'fmt' ? 'rustfmt' : name));
+  say(`Adding ${names.join(' and ')} to Rust`);
+  await run('rustup', ['component', 'add', ...names], { what: 'Adding components to Rust' });
+  return done(names.join(', '));
 }
 
 /**
@@ -27,6 +41,7 @@ async function buildWhenEdited({ what, command, sources, outputs }) {
   const made = stamp(join(PROJECT, 'node_modules/.cache/microvm', `${what.replaceAll(' ', '-')}.stamp`));
   if (made.matches(print) && outputs.every((output) => exists(join(PROJECT, output)))) return nothingToDo('up to date');
   const [file, ...args] = command;
+  say(`Building ${what}; the first time takes minutes`);
   await run(file, args, { what: `Building ${what}`, cwd: PROJECT });
   made.write(print);
   return done();

@@ -48,7 +48,8 @@ function missingPackages(names) {
  * @param {string} what
  */
 async function aptGetAsRoot(args, what) {
-  const command = ['apt-get', '-y', ...args];
+  // A fresh machine may be updating itself at the same time.
+  const command = ['apt-get', '-y', '-o', 'DPkg::Lock::Timeout=300', ...args];
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
   if (AS_ROOT) return run(command[0], command.slice(1), { what, env });
   if (!isInstalled('sudo')) {
