@@ -57,7 +57,7 @@ export class MemoryRegion {
   /**
    * A copy of `length` bytes from `offset` (bytes from the region's start).
    *
-   * @throws {MicroVMError} `ERR_KVM_OUT_OF_BOUNDS` where they are not all inside.
+   * @throws {MicroVMError} `ERR_KVM_OUT_OF_BOUNDS` where they are not all inside, or are more than 4 GiB.
    */
   read(offset: bigint | number, length: number): Uint8Array {
     const [from, bytes] = [unsigned(offset, 'offset'), unsigned(length, 'length')];

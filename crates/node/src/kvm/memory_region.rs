@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use microvm_kvm::{Error, HugePages, MemoryRegion};
+use microvm_kvm::{Errno, Error, HugePages, MemoryRegion};
 use napi::Env;
 use napi::bindgen_prelude::{BigInt, Uint8Array};
 use napi_derive::napi;
@@ -11,6 +11,9 @@ use napi_derive::napi;
 use super::Closable;
 use super::field::word;
 use crate::error::BindingError;
+
+/// Bytes that every release of Node from 20 on can hold in one buffer: 4 GiB.
+const BUFFER_MAX: u64 = 1 << 32;
 
 /// A memory region; slots that map it keep it after it is closed here.
 #[derive(Debug)]
@@ -66,11 +69,23 @@ impl BindingMemoryRegion {
                 length,
                 region: region.length(),
             };
+            let end = offset.checked_add(length);
             let room = match usize::try_from(length) {
-                Ok(room) if length <= region.length() => room,
+                Ok(room) if end.is_some_and(|end| end <= region.length()) => room,
                 _ => return Err(outside.into()),
             };
-            let mut bytes = vec![0; room];
+            if length > BUFFER_MAX {
+                let message = format!("{length} bytes are more than a buffer can hold");
+                return Err(BindingError::coded("ERR_KVM_OUT_OF_BOUNDS", message));
+            }
+            let mut bytes = Vec::new();
+            // A region can be larger than the memory that is free, for its pages are only taken
+            // when they are touched; an allocation that fails any other way ends Node.
+            bytes.try_reserve_exact(room).map_err(|_| Error::Call {
+                call: "malloc",
+                source: Errno::new(libc::ENOMEM),
+            })?;
+            bytes.resize(room, 0);
             region.read(offset, &mut bytes)?;
             Ok(Uint8Array::new(bytes))
         })
