@@ -184,7 +184,7 @@ impl BindingMachine {
     #[napi(catch_unwind)]
     pub fn wait<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, BindingMachineExit>> {
         let machine = self.running().map_err(|error| error.into_js(env))?;
-        promise::blocking(env, move || Ok(exit(machine.0.wait())))
+        promise::waiting(env, "machine-wait", move || exit(machine.0.wait()))
     }
 
     fn running(&self) -> Result<Arc<Owned>, BindingError> {

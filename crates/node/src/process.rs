@@ -122,7 +122,7 @@ impl BindingChild {
     #[napi(catch_unwind)]
     pub fn wait<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, BindingExitStatus>> {
         let slot = self.child.clone();
-        promise::blocking(env, move || {
+        promise::waiting(env, "process-wait", move || {
             let status = slot.get().map(|child| child.wait());
             slot.empty();
             let (code, signal) = match status {
@@ -130,7 +130,7 @@ impl BindingChild {
                 Some(ExitStatus::Signaled(signal)) => (None, Some(signal)),
                 Some(ExitStatus::Unknown) | None => (None, None),
             };
-            Ok(BindingExitStatus { code, signal })
+            BindingExitStatus { code, signal }
         })
     }
 

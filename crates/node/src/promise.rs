@@ -4,6 +4,7 @@ use std::future::Future;
 
 use napi::Env;
 use napi::bindgen_prelude::{PromiseRaw, ToNapiValue, spawn_blocking};
+use napi::tokio::sync::oneshot;
 
 use crate::error::BindingError;
 
@@ -16,13 +17,47 @@ where
     settle_then(env, future, |_, value| Ok(value))
 }
 
-/// A promise for `work`, which may block and runs on a thread made for that.
+/// Bytes of stack of a thread that waits. It does little else.
+const WAITING_STACK: usize = 256 << 10;
+
+/// A promise for `work`, which may block for a moment and runs on the runtime's pool for that.
+/// What waits for something else to happen goes through [`waiting`].
 pub(crate) fn blocking<'env, T, W>(env: &'env Env, work: W) -> napi::Result<PromiseRaw<'env, T>>
 where
     T: 'static + Send + ToNapiValue,
     W: 'static + Send + FnOnce() -> Result<T, BindingError>,
 {
     blocking_then(env, work, |_, value| Ok(value))
+}
+
+/// A promise for `work` that waits for as long as a machine or a process lives, on a thread of its
+/// own named `name`. The threads of the pool are limited in number and shared by the process:
+/// with one machine for each of them, nothing could stop a machine any more.
+pub(crate) fn waiting<'env, T, W>(
+    env: &'env Env,
+    name: &str,
+    work: W,
+) -> napi::Result<PromiseRaw<'env, T>>
+where
+    T: 'static + Send + ToNapiValue,
+    W: 'static + Send + FnOnce() -> T,
+{
+    let (done, result) = oneshot::channel();
+    let thread = std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(WAITING_STACK)
+        .spawn(move || {
+            // Nobody is told where the environment ended first.
+            let _ = done.send(work());
+        });
+    let future = async move {
+        thread.map_err(|error| BindingError::system("Cannot make a thread that waits", &error))?;
+        result.await.map_err(|_| {
+            // Nothing was sent: the work panicked.
+            BindingError::internal("Native code failed unexpectedly while it waited".to_owned())
+        })
+    };
+    settle(env, future)
 }
 
 /// As [`blocking`]; `finish` then turns the result into what JavaScript gets, on its thread. It
