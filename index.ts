@@ -5,6 +5,7 @@ export type {
   BootTimings,
   ExecOptions,
   ExecResult,
+  GuestConsole,
   MachineExit,
   MachineExitReason,
   StopOptions,

@@ -146,7 +146,7 @@ export interface CommandOutcome {
   readonly exitCode: number | undefined;
   /** Whether `timeout` ended it. */
   readonly timedOut: boolean;
-  /** Milliseconds from the start of the command to its end. */
+  /** Milliseconds from sending the command to its end; the wait for its turn does not count. 0 when it was not sent. */
   readonly durationMs: number;
 }
 
@@ -183,7 +183,7 @@ export class MicroVMError extends Error {
   readonly exitCode: number | undefined;
   /** Whether `timeout` ended the command, when `exec` rejected. */
   readonly timedOut: boolean | undefined;
-  /** How long the command ran in milliseconds, when `exec` rejected. */
+  /** How long the command ran in milliseconds, when `exec` rejected; 0 when it was not sent. */
   readonly durationMs: number | undefined;
 
   constructor(code: MicroVMErrorCode, message: string, details: MicroVMErrorDetails = {}) {

@@ -1,11 +1,12 @@
-import type { Duplex } from 'node:stream';
 import type { Accelerator, MachineExit } from './accelerators/accelerator.ts';
 import type { MicroVMOptions } from './config/options.ts';
+import type { GuestConsole } from './vm/console.ts';
 import { type BootedMachine, createMachine } from './vm/create.ts';
 import { exec, type ExecOptions, type ExecResult } from './vm/exec.ts';
 import { stop, type StopOptions } from './vm/stop.ts';
 import type { BootTimings } from './vm/timings.ts';
 
+export type { GuestConsole } from './vm/console.ts';
 export type { ExecOptions, ExecResult } from './vm/exec.ts';
 export type { StopOptions } from './vm/stop.ts';
 export type { BootTimings } from './vm/timings.ts';
@@ -59,9 +60,9 @@ export class MicroVM implements AsyncDisposable {
 
   /**
    * The serial console: what the guest prints, and its input. It need not be read: a bounded part of the output is kept
-   * for whoever reads it later.
+   * for whoever reads it later, and `tail` has its last lines.
    */
-  get console(): Duplex {
+  get console(): GuestConsole {
     return this.#vm.console;
   }
 
@@ -78,14 +79,12 @@ export class MicroVM implements AsyncDisposable {
    *   false; `ERR_EXEC_ABORTED`, `ERR_EXEC_CWD`, `ERR_MACHINE_EXITED` and its kin always. The error has the result's
    *   fields.
    */
-  exec(command: string, options: ExecOptions & { readonly encoding: 'buffer' }): Promise<ExecResult<Buffer>>;
-  exec(command: string, options?: ExecOptions): Promise<ExecResult>;
-  exec(
-    file: string,
-    args: readonly string[],
-    options: ExecOptions & { readonly encoding: 'buffer' },
-  ): Promise<ExecResult<Buffer>>;
-  exec(file: string, args?: readonly string[], options?: ExecOptions): Promise<ExecResult>;
+  exec(command: string, options: ExecOptions & BytesWanted): Promise<ExecResult<Buffer>>;
+  exec(command: string, options?: ExecOptions & TextWanted): Promise<ExecResult>;
+  exec(command: string, options?: ExecOptions): Promise<ExecResult<string | Buffer>>;
+  exec(file: string, args: readonly string[], options: ExecOptions & BytesWanted): Promise<ExecResult<Buffer>>;
+  exec(file: string, args?: readonly string[], options?: ExecOptions & TextWanted): Promise<ExecResult>;
+  exec(file: string, args?: readonly string[], options?: ExecOptions): Promise<ExecResult<string | Buffer>>;
   async exec(
     file: string,
     argsOrOptions: readonly string[] | ExecOptions = [],
@@ -106,7 +105,12 @@ export class MicroVM implements AsyncDisposable {
     await this.#vm.machine.resume();
   }
 
-  /** Has the guest write back its data and switch itself off, and kills it when it takes too long. */
+  /**
+   * Has the guest write back its data and switch itself off, and kills it when it takes too long. A paused guest runs on
+   * for that. A second call waits for the first, whose timeout counts.
+   *
+   * @throws {MicroVMError} `ERR_INVALID_OPTIONS`
+   */
   async stop(options: StopOptions = {}): Promise<MachineExit> {
     return stop(this.#vm, options);
   }
@@ -120,6 +124,16 @@ export class MicroVM implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
   }
+}
+
+/** Options of which it is known that they ask for bytes. */
+interface BytesWanted {
+  readonly encoding: 'buffer';
+}
+
+/** Options of which it is known that they ask for text. */
+interface TextWanted {
+  readonly encoding?: 'utf8' | undefined;
 }
 
 function isList(value: readonly string[] | ExecOptions): value is readonly string[] {

@@ -1,11 +1,10 @@
 import test from 'ava';
 
-import { MicroVMError } from '../../index.ts';
-import { checkExecOptions } from '../../src/config/exec-options.ts';
+import { execOptionProblems } from '../../src/config/exec-options.ts';
 
 test('good options of exec pass', (t) => {
-  t.notThrows(() =>
-    checkExecOptions({
+  t.deepEqual(
+    execOptionProblems({
       timeout: 5_000,
       signal: new AbortController().signal,
       reject: false,
@@ -15,17 +14,21 @@ test('good options of exec pass', (t) => {
       env: {},
       shell: true,
     }),
+    [],
   );
-  t.notThrows(() => checkExecOptions({ timeout: undefined }));
+  t.deepEqual(execOptionProblems({ timeout: undefined }), []);
 });
 
 test('every wrong option of exec is listed at once', (t) => {
-  const error = t.throws(
-    () => checkExecOptions({ timeout: Number.NaN, signal: 'x', reject: 1, input: 7, encoding: 'latin1', timeuot: 3 }),
-    { instanceOf: MicroVMError },
-  );
-  t.is(error.code, 'ERR_INVALID_OPTIONS');
-  t.deepEqual(error.problems?.map(({ path }) => path).toSorted(), [
+  const problems = execOptionProblems({
+    timeout: Number.NaN,
+    signal: 'x',
+    reject: 1,
+    input: 7,
+    encoding: 'latin1',
+    timeuot: 3,
+  });
+  t.deepEqual(problems.map(({ path }) => path).toSorted(), [
     'encoding',
     'input',
     'reject',
@@ -37,6 +40,9 @@ test('every wrong option of exec is listed at once', (t) => {
 
 for (const timeout of [0, -1, 0.5, 2 ** 31]) {
   test(`a timeout of ${timeout} ms is refused`, (t) => {
-    t.throws(() => checkExecOptions({ timeout }), { code: 'ERR_INVALID_OPTIONS' });
+    t.deepEqual(
+      execOptionProblems({ timeout }).map(({ path }) => path),
+      ['timeout'],
+    );
   });
 }

@@ -1,41 +1,13 @@
+import { join } from 'node:path';
 import test from 'ava';
 
-import type { MachineExit } from '../../src/accelerators/accelerator.ts';
-import { MicroVMError } from '../../src/errors.ts';
-import type { BootedMachine } from '../../src/vm/create.ts';
+import { COMMAND_PORT, CommandChannel } from '../../src/vsock/command-channel.ts';
+import { listenForGuest } from '../../src/vsock/unix.ts';
 import { exec } from '../../src/vm/exec.ts';
 import { stop } from '../../src/vm/stop.ts';
-
-interface Fake {
-  readonly vm: BootedMachine;
-  readonly log: string[];
-  end(exit: MachineExit): void;
-}
-
-/** A machine that does what a test says; `channel` is what its command channel does. */
-function fakeMachine(channel: Partial<BootedMachine['channel']>): Fake {
-  const log: string[] = [];
-  const ended = new AbortController();
-  let resolve: (exit: MachineExit) => void = () => {};
-  const exited = new Promise<MachineExit>((done) => (resolve = done));
-  const end = (exit: MachineExit): void => {
-    ended.abort(exit);
-    resolve(exit);
-  };
-  const vm = {
-    spec: { env: {} },
-    channel,
-    console: { tail: 'last words' },
-    exited,
-    ended: ended.signal,
-    kill() {
-      log.push('kill');
-      end({ reason: 'stopped' });
-      return exited;
-    },
-  } as unknown as BootedMachine;
-  return { vm, log, end };
-}
+import { FakeAgent, reply } from '../helpers/fake-agent.ts';
+import { fakeMachine } from '../helpers/fake-machine.ts';
+import { temporaryFolder } from '../helpers/temporary-folder.ts';
 
 test('a guest that switches itself off has powered off', async (t) => {
   const fake = fakeMachine({
@@ -62,31 +34,68 @@ test('a machine that has ended is not asked', async (t) => {
   t.deepEqual(await stop(fake.vm, {}), { reason: 'reset' });
 });
 
-test('a command whose machine ends is told why, with the console', async (t) => {
+test('two stops at once are one, and the second does not disturb the first', async (t) => {
+  let asked = 0;
   const fake = fakeMachine({
-    run: () => {
-      setImmediate(() => fake.end({ reason: 'failed', detail: 'QEMU ended with signal 9' }));
-      return Promise.reject(new MicroVMError('ERR_CHANNEL_SHORT_READ', 'The connection was closed'));
+    powerOff: async () => {
+      asked += 1;
+      setImmediate(() => setImmediate(() => fake.end({ reason: 'power-off' })));
     },
   });
-  const error = await t.throwsAsync(exec(fake.vm, 'true', [], {}), { instanceOf: MicroVMError });
-  t.is(error.code, 'ERR_MACHINE_FAILED');
-  t.is(error.message, 'The machine failed while a command ran or waited: QEMU ended with signal 9');
-  t.is(error.consoleTail, 'last words');
-  t.is(error.command, 'true');
+  const exits = await Promise.all([stop(fake.vm), stop(fake.vm, { timeout: 1 })]);
+  t.deepEqual(exits, [{ reason: 'power-off' }, { reason: 'power-off' }]);
+  t.is(asked, 1);
 });
 
-test('a channel that breaks while the machine runs on keeps its own error', async (t) => {
-  const { vm } = fakeMachine({
-    run: () => Promise.reject(new MicroVMError('ERR_CHANNEL_PROTOCOL', 'Garbage')),
-  });
-  await t.throwsAsync(exec(vm, 'true', [], {}), { code: 'ERR_CHANNEL_PROTOCOL' });
+test('a stop that ends a command whose owner then stops the machine too lets the guest power off', async (t) => {
+  const socket = join(await temporaryFolder(t), 'vsock');
+  const channel = new CommandChannel(await listenForGuest(socket, COMMAND_PORT));
+  t.teardown(() => channel.close());
+  const agent = await FakeAgent.dial(`${socket}_${COMMAND_PORT}`);
+  const connected = channel.accept({ timeoutMs: 60_000 });
+  await agent.answerProbe();
+  await connected;
+  const fake = fakeMachine(channel);
+
+  const owner = (async () => {
+    try {
+      await exec(fake.vm, 'sleep', ['1000'], {});
+    } finally {
+      await stop(fake.vm);
+    }
+  })();
+  await agent.command();
+  const stopped = stop(fake.vm);
+  const rejected = t.throwsAsync(owner, { code: 'ERR_MACHINE_EXITED' });
+  await agent.closed();
+  const again = await FakeAgent.ready(`${socket}_${COMMAND_PORT}`);
+  t.is(await again.command(), '\0poweroff');
+  again.socket.end(reply());
+  await again.closed();
+  fake.end({ reason: 'power-off' });
+  t.deepEqual(await stopped, { reason: 'power-off' });
+  await rejected;
 });
 
-test('the result of a command that failed is in the error', async (t) => {
-  const { vm } = fakeMachine({
-    run: () => Promise.resolve({ stdout: Buffer.from('out'), stderr: Buffer.from('err'), exitCode: 3, durationMs: 5 }),
+test('a paused machine runs on before it is asked, and one that cannot be resumed is asked too', async (t) => {
+  const fake = fakeMachine({
+    powerOff: async () => {
+      fake.log.push('power off');
+      setImmediate(() => fake.end({ reason: 'power-off' }));
+    },
   });
-  const error = await t.throwsAsync(exec(vm, 'sh', ['-c', 'exit 3'], {}), { instanceOf: MicroVMError });
-  t.like(error, { code: 'ERR_EXEC_FAILED', stdout: 'out', stderr: 'err', exitCode: 3, timedOut: false, durationMs: 5 });
+  t.deepEqual(await stop(fake.vm), { reason: 'power-off' });
+  t.deepEqual(fake.log.slice(0, 2), ['resume', 'power off']);
+
+  const stuck = fakeMachine({ powerOff: async () => setImmediate(() => stuck.end({ reason: 'power-off' })) as never });
+  stuck.vm.machine.resume = () => Promise.reject(new Error('gone'));
+  t.deepEqual(await stop(stuck.vm), { reason: 'power-off' });
 });
+
+for (const options of [{ timeout: 0 }, { timeout: 'soon' }, { timeuot: 5 }, null, 5]) {
+  test(`stopping with ${JSON.stringify(options)} is refused, and nothing is stopped`, async (t) => {
+    const { vm, log } = fakeMachine({});
+    await t.throwsAsync(stop(vm, options as object), { code: 'ERR_INVALID_OPTIONS' });
+    t.deepEqual(log, []);
+  });
+}

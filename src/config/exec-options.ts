@@ -1,8 +1,9 @@
 // What each option of `exec` may be; cwd, env and shell are checked where they become a command line.
 
 import * as v from 'valibot';
+import type { OptionProblem } from '../errors.ts';
 import { milliseconds } from './milliseconds.ts';
-import { invalidOptions, problemsOf, unknownOptions } from './problems.ts';
+import { problemsOf, unknownOptions } from './problems.ts';
 
 const entries = {
   timeout: v.optional(milliseconds),
@@ -16,9 +17,8 @@ const entries = {
 const elsewhere = ['cwd', 'env', 'shell'];
 const schema = v.looseObject(entries, 'an object of options');
 
-/** Throws `ERR_INVALID_OPTIONS` with every problem. */
-export function checkExecOptions(options: unknown): void {
+/** Everything that is wrong with the options that are checked here, and every unknown one. */
+export function execOptionProblems(options: unknown): OptionProblem[] {
   const { issues } = v.safeParse(schema, options);
-  const problems = [...problemsOf(issues ?? []), ...unknownOptions(options, [...Object.keys(entries), ...elsewhere])];
-  if (problems.length > 0) throw invalidOptions(problems);
+  return [...problemsOf(issues ?? []), ...unknownOptions(options, [...Object.keys(entries), ...elsewhere])];
 }

@@ -2,7 +2,6 @@
 
 import { randomBytes } from 'node:crypto';
 import type { OptionProblem } from '../errors.ts';
-import { invalidOptions } from '../config/problems.ts';
 import { ENVIRONMENT_NAME_RULE, isEnvironmentName, isText, TEXT_RULE } from '../config/text.ts';
 
 export interface CommandLineRequest {
@@ -21,7 +20,7 @@ export interface CommandLine {
   readonly line: string;
   /** The command as one would type it, without cwd and env: for messages. */
   readonly display: string;
-  /** What the shell said when it could not enter `cwd`; undefined when it could. */
+  /** What the shell said when it could not enter `cwd`, all of standard error but our own mark; undefined when it could. */
   cwdFailure(reply: { readonly stderr: string; readonly exitCode: number }): string | undefined;
 }
 
@@ -30,10 +29,9 @@ const SHELL_OWN =
   /^(?:BASH\w*|COLUMNS|DIRSTACK|ENV|EPOCH\w*|EUID|FUNCNAME|GROUPS|HIST\w*|HOSTTYPE|IFS|LINENO|LINES|MACHTYPE|OLDPWD|OPTARG|OPTERR|OPTIND|OSTYPE|PIPESTATUS|POSIXLY_CORRECT|PPID|PS\d|PWD|RANDOM|SECONDS|SHELLOPTS|SHLVL|SRANDOM|TMOUT|UID|_)$/;
 const CWD_EXIT_CODE = 125;
 
-/** Makes the script. Throws `ERR_INVALID_OPTIONS` with all that cannot be handed to a shell. */
+/** Makes the script, from a request without {@link requestProblems}. */
 export function commandLine(request: CommandLineRequest): CommandLine {
   const { file, args = [], shell = false, cwd, env = {} } = request;
-  checkRequest(request);
 
   const words = shell === false ? [file, ...args].map(quote) : [[file, ...args].join(' ')];
   const display = words.join(' ');
@@ -52,8 +50,9 @@ export function commandLine(request: CommandLineRequest): CommandLine {
     display,
     cwdFailure({ stderr, exitCode }) {
       if (cwd === undefined || exitCode !== CWD_EXIT_CODE) return undefined;
-      const [said, rest] = stderr.split(`${marker}\n`);
-      return rest === '' ? said?.trim() : undefined;
+      // Other programs of the line may have a word after the shell: base64 does, when nobody takes its output.
+      const [said = '', ...rest] = stderr.split(`${marker}\n`);
+      return rest.length === 0 ? undefined : said + rest.join('');
     },
   };
 }
@@ -79,7 +78,14 @@ function folder(cwd: string): string {
   return cwd.startsWith('/') ? cwd : `./${cwd}`;
 }
 
-function checkRequest({ file, args = [], shell = false, cwd, env = {} }: CommandLineRequest): void {
+/** All that cannot be handed to a shell. The request may come from JavaScript: nothing of it is taken for granted. */
+export function requestProblems({
+  file,
+  args = [],
+  shell = false,
+  cwd,
+  env = {},
+}: CommandLineRequest): OptionProblem[] {
   const problems: OptionProblem[] = [];
   const check = (isRight: boolean, path: string, value: string, allowed: string): void => {
     if (!isRight) problems.push({ path, value, allowed });
@@ -110,11 +116,13 @@ function checkRequest({ file, args = [], shell = false, cwd, env = {} }: Command
     show(cwd),
     'a path: text that is not empty, without NUL',
   );
-  for (const [name, value] of Object.entries(env)) {
+  const variablesAreRecord = typeof env === 'object' && env !== null && !Array.isArray(env);
+  check(variablesAreRecord, 'env', show(env), 'an object of names and texts');
+  for (const [name, value] of variablesAreRecord ? Object.entries(env) : []) {
     check(isEnvironmentName(name), `env[${JSON.stringify(name)}]`, show(name), ENVIRONMENT_NAME_RULE);
     check(value === undefined || isText(value), `env.${name}`, `a ${typeof value}`, TEXT_RULE);
   }
-  if (problems.length > 0) throw invalidOptions(problems);
+  return problems;
 }
 
 function show(value: unknown): string {

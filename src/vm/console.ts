@@ -1,13 +1,17 @@
 // The guest's serial console as its owner sees it. The machine's end is always drained, for a console that nobody reads
 // would stop the guest; what is kept is bounded, for a guest may print without end.
 
+import { once } from 'node:events';
 import { Duplex } from 'node:stream';
 import { stripVTControlCharacters } from 'node:util';
+import { waitAtMost } from '../host/wait-at-most.ts';
 
 /** Bytes kept for errors. */
 const TAIL_BYTES = 8 * 1024;
 /** Bytes kept for a reader that is slow, or that comes later. */
 const BACKLOG_BYTES = 256 * 1024;
+/** Milliseconds that the output of a machine that has ended may take to arrive. */
+const LAST_WORDS_MS = 100;
 
 /**
  * The serial console: what the guest prints can be read, what is written is its input.
@@ -19,13 +23,15 @@ export class GuestConsole extends Duplex {
   readonly #machine: Duplex;
   readonly #tail = new RecentBytes(TAIL_BYTES);
   readonly #backlog = new RecentBytes(BACKLOG_BYTES);
+  readonly #onOutput: ((chunk: Uint8Array) => void) | undefined;
   #wanted = false;
   #ended = false;
 
   /** @internal */
-  constructor(machine: Duplex) {
+  constructor(machine: Duplex, onOutput?: (chunk: Uint8Array) => void) {
     super({ allowHalfOpen: true });
     this.#machine = machine;
+    this.#onOutput = onOutput;
     machine.on('data', (chunk: Buffer) => this.#receive(chunk));
     // The machine's end breaks when the machine does, which is told elsewhere.
     machine.on('error', () => {});
@@ -57,6 +63,16 @@ export class GuestConsole extends Duplex {
     this.#tail.add(chunk);
     if (!this.destroyed) this.#backlog.add(chunk);
     this.#hand();
+    this.#tell(chunk);
+  }
+
+  #tell(chunk: Buffer): void {
+    try {
+      // A copy: what is kept must not change in the caller's hands.
+      this.#onOutput?.(Uint8Array.from(chunk));
+    } catch (error) {
+      process.emitWarning(`onConsole threw, which does not stop the machine: ${String(error)}`, 'MicroVMWarning');
+    }
   }
 
   #hand(): void {
@@ -70,6 +86,16 @@ export class GuestConsole extends Duplex {
     // A machine without a console has no use for input either.
     this.end();
   }
+}
+
+/** The console's tail, waited for: what a machine prints last may still be on its way when its end is known. */
+export async function lastWords(vm: {
+  readonly machine: { readonly console: Duplex };
+  readonly console: GuestConsole;
+}): Promise<string> {
+  const { console } = vm.machine;
+  if (!console.closed) await waitAtMost(once(console, 'close'), LAST_WORDS_MS);
+  return vm.console.tail;
 }
 
 /** A byte queue that forgets its oldest part when it is full. */

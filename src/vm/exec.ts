@@ -1,10 +1,14 @@
 // Runs a command in the guest, over the command channel.
 
 import type { MachineExit } from '../accelerators/accelerator.ts';
-import { checkExecOptions } from '../config/exec-options.ts';
+import { execOptionProblems } from '../config/exec-options.ts';
+import { invalidOptions } from '../config/problems.ts';
 import { MicroVMError, type CommandOutcome, withDetails } from '../errors.ts';
+import { followSignals } from '../host/follow-signals.ts';
+import { waitAtMost } from '../host/wait-at-most.ts';
 import type { CommandReply } from '../vsock/command-channel.ts';
-import { type CommandLine, commandLine } from './command-line.ts';
+import { type CommandLine, commandLine, requestProblems } from './command-line.ts';
+import { lastWords } from './console.ts';
 import type { BootedMachine } from './create.ts';
 import { exitError } from './exit-error.ts';
 import { withInput } from './standard-input.ts';
@@ -29,7 +33,8 @@ export interface ExecOptions {
   /** Aborting it kills the command with all that it started. */
   readonly signal?: AbortSignal | undefined;
   /**
-   * Whether another exit code than 0, or a timeout, rejects. Failures of the machine or of the channel always do.
+   * Whether another exit code than 0, or a timeout, rejects. A `cwd` that cannot be entered and failures of the machine or
+   * of the channel always do.
    * @default true
    */
   readonly reject?: boolean | undefined;
@@ -57,12 +62,30 @@ export interface ExecResult<Output = string> {
   /** 128 + signal where a signal ended it; undefined where it ran into `timeout`. */
   readonly exitCode: number | undefined;
   readonly timedOut: boolean;
-  /** Milliseconds from sending the command to the end of its reply. */
+  /** Milliseconds from sending the command to the end of its reply; the wait for its turn does not count. */
   readonly durationMs: number;
 }
 
 /** Milliseconds that a machine gets to end after its channel broke, so that the error can tell why. */
 const LAST_WORDS_MS = 2_000;
+
+/**
+ * Checks a command with everything that belongs to it, and makes its command line.
+ *
+ * @param env - the machine's variables, which `options.env` goes over
+ * @throws {MicroVMError} `ERR_INVALID_OPTIONS` with all problems at once
+ */
+export function prepareCommand(
+  file: string,
+  args: readonly string[],
+  options: ExecOptions = {},
+  env: Readonly<Record<string, string>> = {},
+): CommandLine {
+  const { shell, cwd, env: own } = (options as ExecOptions | null) ?? {};
+  const problems = [...execOptionProblems(options), ...requestProblems({ file, args, shell, cwd, env: own })];
+  if (problems.length > 0) throw invalidOptions(problems);
+  return commandLine({ file, args, shell, cwd, env: { ...env, ...own } });
+}
 
 /** Runs a command; see `MicroVM.exec`. */
 export async function exec(
@@ -71,22 +94,41 @@ export async function exec(
   args: readonly string[],
   options: ExecOptions,
 ): Promise<ExecResult<string | Buffer>> {
-  checkExecOptions(options);
-  const { timeout, cwd, signal, reject = true, encoding = 'utf8', shell, input } = options;
-  const command = commandLine({ file, args, shell, cwd, env: { ...vm.spec.env, ...options.env } });
+  const command = prepareCommand(file, args, options, vm.spec.env);
+  const { timeout, signal, reject = true, encoding = 'utf8', input } = options;
   const line = input === undefined ? command.line : withInput(command.line, input);
-  const started = performance.now();
+  const clock = new CommandClock();
   let reply: CommandReply;
   try {
-    reply = await run(vm, line, timeout, signal);
+    reply = await run(vm, line, timeout, signal, clock);
   } catch (error) {
-    const failure = describe(error, command, performance.now() - started);
+    const failure = describe(error, command, clock.durationMs);
     if (reject || !failure.timedOut) throw failure;
-    reply = { stdout: Buffer.alloc(0), stderr: Buffer.alloc(0), exitCode: 0, durationMs: failure.durationMs ?? 0 };
+    const { durationMs } = clock;
+    reply = { stdout: Buffer.alloc(0), stderr: Buffer.alloc(0), exitCode: 0, durationMs };
     return { ...outcome(reply, encoding), exitCode: undefined, timedOut: true };
   }
-  if (reject && reply.exitCode !== 0) throw unsuccessful(command, reply);
+  const failure = unsuccessful(command, reply);
+  if (failure && (reject || failure.code === 'ERR_EXEC_CWD')) throw failure;
   return { ...outcome(reply, encoding), exitCode: reply.exitCode, timedOut: false };
+}
+
+/** How long a command ran, which its wait in the queue does not belong to. */
+class CommandClock {
+  #sentAt: number | undefined;
+  #durationMs = 0;
+
+  start(): void {
+    this.#sentAt = performance.now();
+  }
+
+  stop(): void {
+    if (this.#sentAt !== undefined) this.#durationMs = performance.now() - this.#sentAt;
+  }
+
+  get durationMs(): number {
+    return this.#durationMs;
+  }
 }
 
 async function run(
@@ -94,29 +136,24 @@ async function run(
   line: string,
   timeoutMs: number | undefined,
   signal: AbortSignal | undefined,
+  clock: CommandClock,
 ): Promise<CommandReply> {
+  const either = followSignals(vm.ended, signal);
   try {
-    const any = AbortSignal.any([vm.ended, ...(signal ? [signal] : [])]);
-    return await vm.channel.run(line, { timeoutMs, signal: any });
+    return await vm.channel.run(line, { timeoutMs, signal: either.signal, onSend: () => clock.start() });
   } catch (error) {
-    if (isBroken(error)) await endsSoon(vm);
+    clock.stop();
+    if (isBroken(error)) await waitAtMost(vm.exited, LAST_WORDS_MS);
     if (!vm.ended.aborted) throw error;
-    throw exitError(vm.ended.reason as MachineExit, 'while a command ran or waited', vm.console.tail);
+    throw exitError(vm.ended.reason as MachineExit, 'while a command ran or waited', await lastWords(vm));
+  } finally {
+    either.release();
   }
 }
 
 /** Whether the channel broke without our doing, as it does when the machine ends. */
 function isBroken(error: unknown): boolean {
   return error instanceof MicroVMError && error.code.startsWith('ERR_CHANNEL_') && error.code !== 'ERR_CHANNEL_TIMEOUT';
-}
-
-async function endsSoon(vm: BootedMachine): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, LAST_WORDS_MS);
-  });
-  await Promise.race([vm.exited, timeout]);
-  clearTimeout(timer);
 }
 
 function outcome<E extends 'utf8' | 'buffer'>(
@@ -127,22 +164,26 @@ function outcome<E extends 'utf8' | 'buffer'>(
   return { stdout: stdout.toString(), stderr: stderr.toString(), durationMs };
 }
 
-function unsuccessful(command: CommandLine, reply: CommandReply): MicroVMError {
+/** The error of a command that did not do what it should; undefined where it did. */
+function unsuccessful(command: CommandLine, reply: CommandReply): MicroVMError | undefined {
+  const { exitCode, durationMs } = reply;
+  if (exitCode === 0) return undefined;
   const { display } = command;
   const stderr = reply.stderr.toString();
-  const noFolder = command.cwdFailure({ stderr, exitCode: reply.exitCode });
+  const noFolder = command.cwdFailure({ stderr, exitCode });
   const result: CommandOutcome = {
     command: display,
     stdout: reply.stdout.toString(),
-    stderr,
-    exitCode: reply.exitCode,
+    stderr: noFolder ?? stderr,
+    exitCode,
     timedOut: false,
-    durationMs: reply.durationMs,
+    durationMs,
   };
   if (noFolder !== undefined) {
-    return new MicroVMError('ERR_EXEC_CWD', `The working folder cannot be entered: ${noFolder}`, { outcome: result });
+    const message = `The working folder cannot be entered: ${noFolder.trim()}`;
+    return new MicroVMError('ERR_EXEC_CWD', message, { outcome: result });
   }
-  return new MicroVMError('ERR_EXEC_FAILED', `Command failed with exit code ${reply.exitCode}: ${display}`, {
+  return new MicroVMError('ERR_EXEC_FAILED', `Command failed with exit code ${exitCode}: ${display}`, {
     outcome: result,
   });
 }

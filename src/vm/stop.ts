@@ -1,6 +1,7 @@
 // Ends a machine with its guest's consent, or without.
 
 import type { MachineExit } from '../accelerators/accelerator.ts';
+import { checkStopOptions } from '../config/stop-options.ts';
 import type { BootedMachine } from './create.ts';
 
 /** How to stop a machine. */
@@ -12,8 +13,24 @@ export interface StopOptions {
   readonly timeout?: number | undefined;
 }
 
-/** Asks the agent to power off, and kills the machine when it does not. Does nothing when the machine has ended. */
-export async function stop(vm: BootedMachine, { timeout = 10_000 }: StopOptions): Promise<MachineExit> {
+/** What is being stopped: asking a guest that is on its way out once more would only disturb it. */
+const stopping = new WeakMap<BootedMachine, Promise<MachineExit>>();
+
+/**
+ * Asks the agent to power off, and kills the machine when it does not. Does nothing when the machine has ended; a further
+ * call waits for the first, whose timeout counts.
+ */
+export async function stop(vm: BootedMachine, options: StopOptions = {}): Promise<MachineExit> {
+  checkStopOptions(options);
+  const { timeout = 10_000 } = options;
+  const already = stopping.get(vm);
+  if (already) return already;
+  const stopped = stopOnce(vm, timeout);
+  stopping.set(vm, stopped);
+  return stopped;
+}
+
+async function stopOnce(vm: BootedMachine, timeout: number): Promise<MachineExit> {
   const given = new AbortController();
   const timer = setTimeout(() => given.abort(), timeout);
   void vm.exited.then(() => given.abort());
@@ -30,6 +47,8 @@ async function askToPowerOff(vm: BootedMachine, timeoutMs: number, given: AbortS
   // An end that is known already is told before anything else is tried.
   await Promise.race([vm.exited, Promise.resolve()]);
   if (given.aborted) return;
+  // A paused guest cannot answer. One that is not paused, or whose processors cannot be reached, is asked all the same.
+  void vm.machine.resume().catch(() => {});
   try {
     await vm.channel.powerOff({ timeoutMs, signal: given });
   } catch {

@@ -38,6 +38,8 @@ export interface RunOptions {
   readonly timeoutMs?: number | undefined;
   /** Milliseconds to wait for the agent where it has to connect again first. @default 30000 */
   readonly acceptTimeoutMs?: number | undefined;
+  /** Called when its turn has come and the agent is connected: from here on the command's time counts. */
+  readonly onSend?: (() => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -99,7 +101,7 @@ export class CommandChannel {
    * On timeout, abort or a broken rule the connection is closed, at which the agent kills the command.
    */
   async run(command: string | Uint8Array, options: RunOptions = {}): Promise<CommandReply> {
-    const { timeoutMs, acceptTimeoutMs = 30_000, signal } = options;
+    const { timeoutMs, acceptTimeoutMs = 30_000, onSend, signal } = options;
     const bytes = Buffer.from(command);
     encodeCommand(bytes, this.#limits.maxFrameBytes);
     const gone = (): MicroVMError => aborted('ERR_EXEC_ABORTED', 'The command was aborted', signal);
@@ -108,13 +110,14 @@ export class CommandChannel {
       const connection = await this.#connect({ timeoutMs: acceptTimeoutMs, signal, gone, interrupt });
       const hasTimeout = timeoutMs !== undefined && timeoutMs <= MAX_TIMER_MS;
       const timeout = hasTimeout ? { ms: timeoutMs, error: () => execTimedOut(timeoutMs) } : undefined;
+      onSend?.();
       const started = performance.now();
       const reply = await connection.exchange(bytes, { ...this.#limits, timeout, signal });
       return { ...reply, durationMs: performance.now() - started };
     });
   }
 
-  /** Asks the agent to sync and power off; resolves when it has agreed. Commands that run or wait reject. */
+  /** Asks the agent to sync and power off; resolves when it has agreed. Commands that run or wait reject. Call it once. */
   async powerOff({ timeoutMs, signal }: AcceptOptions): Promise<void> {
     const gone = (): MicroVMError => aborted('ERR_ABORTED', 'The wait for the agent was aborted', signal);
     const stopping = new MicroVMError('ERR_MACHINE_EXITED', 'The machine was stopped');

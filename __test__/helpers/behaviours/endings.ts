@@ -15,6 +15,23 @@ export function endingBehaviours(accelerator: AcceleratorName): void {
     await t.throwsAsync(vm.exec('true'), { code: 'ERR_MACHINE_EXITED' });
   });
 
+  test.serial(
+    'stopping while a command runs whose owner stops it too, and while it is paused, lets it switch off',
+    async (t) => {
+      const vm = await bootGuest(t, accelerator);
+      const owner = vm.exec('sleep', ['1000']).finally(() => vm.stop());
+      // A second command in the queue shows that the first was sent.
+      const waiting = t.throwsAsync(vm.exec('true'), { code: 'ERR_MACHINE_EXITED' });
+      await vm.pause();
+      const rejected = t.throwsAsync(owner, { code: 'ERR_MACHINE_EXITED' });
+      t.deepEqual(await Promise.all([vm.stop({ timeout: 60_000 }), vm.stop()]), [
+        { reason: 'power-off' },
+        { reason: 'power-off' },
+      ]);
+      await Promise.all([rejected, waiting]);
+    },
+  );
+
   test.serial('kill ends the machine at once, and twice is once', async (t) => {
     const vm = await bootGuest(t, accelerator);
     const [first, second] = await Promise.all([vm.kill(), vm.kill()]);

@@ -66,6 +66,8 @@ export function execBehaviours(accelerator: AcceleratorName): void {
     const error = await t.throwsAsync(vm.exec('pwd', [], { cwd: '/no/such' }), { instanceOf: MicroVMError });
     t.is(error.code, 'ERR_EXEC_CWD');
     t.true(error.message.includes('/no/such'));
+    t.false(error.stderr?.includes('microvm-cwd'));
+    await t.throwsAsync(vm.exec('pwd', [], { cwd: '/no/such', reject: false }), { code: 'ERR_EXEC_CWD' });
   });
 
   test.serial('a program that is not there gives 127, one that cannot be run 126', async (t) => {
