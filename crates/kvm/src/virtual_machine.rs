@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
-use kvm_ioctls::VmFd;
+use kvm_ioctls::{IoEventAddress, VmFd};
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::error::{Errno, Error, retry};
 use crate::kvm::check_extension;
@@ -151,9 +152,68 @@ impl VirtualMachine {
         }
     }
 
-    /// The handle below, for ioctls that this crate does not wrap.
-    #[must_use]
-    pub fn fd(&self) -> &VmFd {
+    /// Tells KVM where a page that it needs for the guest's real mode on Intel may lie: at a guest
+    /// physical address that no memory slot covers. Comes before the first vCPU.
+    ///
+    /// # Errors
+    ///
+    /// Where `KVM_SET_IDENTITY_MAP_ADDR` fails: `EINVAL` once there is a vCPU.
+    pub fn set_identity_map_address(&self, guest_address: u64) -> Result<(), Error> {
+        retry(|| self.inner.fd.set_identity_map_address(guest_address))
+            .map_err(Error::of("KVM_SET_IDENTITY_MAP_ADDR"))
+    }
+
+    /// As [`VirtualMachine::set_identity_map_address`], for three pages of a task state segment,
+    /// below 4 GiB.
+    ///
+    /// # Errors
+    ///
+    /// Where `KVM_SET_TSS_ADDR` fails.
+    pub fn set_tss_address(&self, guest_address: u64) -> Result<(), Error> {
+        // What does not fit is too high anyway, and the kernel says so.
+        let address = usize::try_from(guest_address).unwrap_or(usize::MAX);
+        retry(|| self.inner.fd.set_tss_address(address)).map_err(Error::of("KVM_SET_TSS_ADDR"))
+    }
+
+    /// Makes the interrupt controllers inside of KVM. Comes before the first vCPU.
+    ///
+    /// # Errors
+    ///
+    /// Where `KVM_CREATE_IRQCHIP` fails: `EEXIST` the second time, `EINVAL` once there is a vCPU.
+    pub fn create_irqchip(&self) -> Result<(), Error> {
+        retry(|| self.inner.fd.create_irq_chip()).map_err(Error::of("KVM_CREATE_IRQCHIP"))
+    }
+
+    /// Lets a write of the 32-bit `value` to `guest_address` (a guest physical address outside of
+    /// the memory slots) signal `eventfd` instead of leaving the guest.
+    ///
+    /// # Errors
+    ///
+    /// Where `KVM_IOEVENTFD` fails: `EEXIST` for a write that signals already.
+    pub fn register_mmio_ioeventfd(
+        &self,
+        eventfd: &EventFd,
+        guest_address: u64,
+        value: u32,
+    ) -> Result<(), Error> {
+        let address = IoEventAddress::Mmio(guest_address);
+        retry(|| self.inner.fd.register_ioevent(eventfd, &address, value))
+            .map_err(Error::of("KVM_IOEVENTFD"))
+    }
+
+    /// Lets `eventfd` raise interrupt `gsi` in the guest, as an edge. Needs the interrupt
+    /// controllers.
+    ///
+    /// # Errors
+    ///
+    /// Where `KVM_IRQFD` fails: `EBUSY` for an eventfd that raises an interrupt already.
+    pub fn register_irqfd(&self, eventfd: &EventFd, gsi: u32) -> Result<(), Error> {
+        retry(|| self.inner.fd.register_irqfd(eventfd, gsi)).map_err(Error::of("KVM_IRQFD"))
+    }
+
+    /// The handle below. It stays in this crate: a vCPU that is made through it would not keep
+    /// the memory of the slots, and run on in it once it is used for something else.
+    pub(crate) fn fd(&self) -> &VmFd {
         &self.inner.fd
     }
 

@@ -129,13 +129,9 @@ fn create_vm(kvm: &Kvm, ram: &Ram) -> Result<VirtualMachine, MachineError> {
         let region = Arc::new(MemoryRegion::from_guest_region(Arc::clone(region)));
         vm.set_guest_memory_region(slot, 0, address, region)?;
     }
-    let fd = vm.fd();
-    let identity_map = usize::try_from(layout::KVM_TSS).unwrap_or(usize::MAX);
-    kvm_call("KVM_SET_IDENTITY_MAP_ADDR", || {
-        fd.set_identity_map_address(layout::KVM_IDENTITY_MAP)
-    })?;
-    kvm_call("KVM_SET_TSS_ADDR", || fd.set_tss_address(identity_map))?;
-    kvm_call("KVM_CREATE_IRQCHIP", || fd.create_irq_chip())?;
+    vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)?;
+    vm.set_tss_address(layout::KVM_TSS)?;
+    vm.create_irqchip()?;
     Ok(vm)
 }
 
@@ -214,13 +210,7 @@ fn plug(
                 gsi: layout::VIRTIO_GSI + index,
             };
             let memory = Arc::clone(ram.memory());
-            Ok(virtio::plug(
-                vm.fd(),
-                memory,
-                slot,
-                source,
-                Arc::clone(events),
-            )?)
+            Ok(virtio::plug(vm, memory, slot, source, Arc::clone(events))?)
         })
         .collect()
 }
@@ -282,7 +272,7 @@ fn connect_console(
 fn interrupt(vm: &VirtualMachine, gsi: u32) -> Result<EventFd, MachineError> {
     let line =
         EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(MachineError::Eventfd)?;
-    kvm_call("KVM_IRQFD", || vm.fd().register_irqfd(&line, gsi))?;
+    vm.register_irqfd(&line, gsi)?;
     Ok(line)
 }
 
@@ -308,11 +298,4 @@ fn mmio_bus(devices: &[PluggedDevice]) -> Result<Bus, MachineError> {
         bus.insert(device.slot().base, MmioSlot::SIZE, device.bus_device())?;
     }
     Ok(bus)
-}
-
-fn kvm_call<T>(
-    call: &'static str,
-    make: impl Fn() -> Result<T, kvm_ioctls::Error>,
-) -> Result<T, microvm_kvm::Error> {
-    make().map_err(|source| microvm_kvm::Error::Call { call, source })
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kvm_ioctls::{IoEventAddress, VmFd};
+use microvm_kvm::VirtualMachine;
 use virtio_bindings::virtio_config::{VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_NEEDS_RESET};
 use virtio_bindings::virtio_mmio as register;
 use vm_memory::GuestMemoryMmap;
@@ -129,20 +129,19 @@ impl MmioTransport {
     /// # Errors
     ///
     /// [`VirtioError::Kvm`] where KVM refuses.
-    pub fn register(&self, vm: &VmFd, slot: MmioSlot) -> Result<(), VirtioError> {
+    pub fn register(&self, vm: &VirtualMachine, slot: MmioSlot) -> Result<(), VirtioError> {
         let refused = |what| {
-            move |errno: kvm_ioctls::Error| VirtioError::Kvm {
+            move |error: microvm_kvm::Error| VirtioError::Kvm {
                 what,
                 base: slot.base,
-                source: std::io::Error::from_raw_os_error(errno.errno()),
+                source: std::io::Error::from_raw_os_error(error.errno()),
             }
         };
-        let notify = IoEventAddress::Mmio(
-            slot.base
-                .saturating_add(u64::from(register::VIRTIO_MMIO_QUEUE_NOTIFY)),
-        );
+        let notify = slot
+            .base
+            .saturating_add(u64::from(register::VIRTIO_MMIO_QUEUE_NOTIFY));
         for (index, kick) in (0_u32..).zip(self.kicks.iter()) {
-            vm.register_ioevent(kick, &notify, index)
+            vm.register_mmio_ioeventfd(kick, notify, index)
                 .map_err(refused("an ioeventfd"))?;
         }
         vm.register_irqfd(self.interrupt.line(), slot.gsi)

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kvm_ioctls::VmFd;
+use microvm_kvm::VirtualMachine;
 use microvm_virtio::Device;
 use vm_memory::GuestMemoryMmap;
 
@@ -167,7 +167,7 @@ impl Drop for PluggedDevice {
 /// Where the device cannot be hosted, its back end does not come up to the configuration, or KVM
 /// refuses the ioeventfds or the irqfd.
 pub fn plug(
-    vm: &VmFd,
+    vm: &VirtualMachine,
     memory: Arc<GuestMemoryMmap>,
     slot: MmioSlot,
     device: VirtioDeviceSource,

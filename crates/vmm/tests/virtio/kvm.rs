@@ -21,7 +21,7 @@ fn machine() -> Option<VirtualMachine> {
     match Kvm::open() {
         Ok(kvm) => {
             let vm = kvm.create_vm().unwrap();
-            vm.fd().create_irq_chip().unwrap();
+            vm.create_irqchip().unwrap();
             Some(vm)
         }
         Err(error) => {
@@ -93,7 +93,7 @@ fn a_guest_s_kick_reaches_its_queue_without_an_exit() {
     let (calls, receiver) = channel();
     let source = VirtioDeviceSource::Hosted(Box::new(Probe::new(calls, &[8, 8])));
     let driver = Driver::of(memory(), source);
-    driver.transport.register(vm.fd(), SLOT).unwrap();
+    driver.transport.register(&vm, SLOT).unwrap();
     let rings = [0x1000, 0x2000].map(|base| Ring::new(&driver.memory, base, 8, false));
     driver.start(Driver::VERSION_1, &[&rings[0], &rings[1]]);
     let mut greeted = Vec::new();
@@ -121,12 +121,12 @@ fn a_guest_s_kick_reaches_its_queue_without_an_exit() {
 fn two_devices_cannot_have_one_slot() {
     let Some(vm) = machine() else { return };
     let rng = || VirtioDeviceSource::Hosted(Box::new(Rng::new()));
-    let first = plug(vm.fd(), memory(), SLOT, rng(), Arc::new(|_| {})).unwrap();
+    let first = plug(&vm, memory(), SLOT, rng(), Arc::new(|_| {})).unwrap();
     assert_eq!(first.slot(), SLOT);
     let mut magic = [0; 4];
     first.bus_device().read(0, &mut magic);
     assert_eq!(&magic, b"virt");
-    let second = plug(vm.fd(), memory(), SLOT, rng(), Arc::new(|_| {})).err();
+    let second = plug(&vm, memory(), SLOT, rng(), Arc::new(|_| {})).err();
     assert!(
         matches!(
             &second,
