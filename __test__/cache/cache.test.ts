@@ -1,8 +1,11 @@
+import { once } from 'node:events';
 import { mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
 import test, { type ExecutionContext } from 'ava';
 import { type CacheEntry, cacheFolder, cleanCache, listCache } from '../../src/cache/cache.ts';
 import { heldEntries, holdEntry } from '../../src/cache/hold.ts';
+import { holdGuestFiles } from '../../src/cache/hold-guest.ts';
 import { publishFile } from '../../src/cache/publish.ts';
 import { isAlive, processIdentity } from '../../src/host/process-identity.ts';
 import { startFixture } from '../helpers/fixture-process.ts';
@@ -51,29 +54,57 @@ test('a cache that is not there is empty', async (t) => {
   t.deepEqual(await cleanCache({ folder }), { removed: [], kept: [] });
 });
 
-test('cleaning removes everything, with links that would lead nowhere', async (t) => {
+test('cleaning everything takes links along that would lead nowhere', async (t) => {
   const folder = await makeCache(t);
-  const { removed, kept } = await cleanCache({ folder });
+  const { removed, kept } = await cleanCache({ folder, all: true });
   t.is(removed.length, 3);
   t.is(kept.length, 0);
   t.deepEqual(await readdir(join(folder, 'guest')), []);
 });
 
-test('cleaning some kinds keeps the others', async (t) => {
+test('cleaning keeps what only the set-up can make: kernels, userlands, tools', async (t) => {
   const folder = await makeCache(t);
-  const { removed, kept } = await cleanCache({ folder, kinds: ['initramfs'] });
-  t.deepEqual(names(removed, folder), ['initramfs/1.cpio']);
-  t.is(kept.length, 2);
+  await mkdir(join(folder, 'vmlinux'));
+  await writeFile(join(folder, 'vmlinux/1'), 'x');
+  await mkdir(join(folder, 'tools'));
+  await writeFile(join(folder, 'tools/busybox.deb'), 'x');
+  const { removed, kept } = await cleanCache({ folder });
+  t.deepEqual(names(removed, folder).toSorted(), ['initramfs/1.cpio', 'vmlinux/1']);
+  t.deepEqual(names(kept, folder).toSorted(), ['guest/debian-1', 'guest/userland-1', 'tools/busybox.deb']);
   t.true((await readdir(join(folder, 'guest'))).includes('current'));
+});
+
+test('what a machine is made of is held by the paths that lead to it', async (t) => {
+  const folder = await makeCache(t);
+  await symlink('userland-1', join(folder, 'guest/userland-current'));
+  const paths = [join(folder, 'guest/current/vmlinuz'), join(folder, 'guest/userland-current'), '/no/such', '/usr'];
+  const hold = await holdGuestFiles(paths, folder);
+  t.deepEqual([...(await heldEntries(folder))].toSorted(), ['guest/debian-1', 'guest/userland-1']);
+  t.deepEqual(names((await cleanCache({ folder, all: true })).kept, folder), ['guest/debian-1', 'guest/userland-1']);
+  await hold.release();
+  t.deepEqual(await readdir(join(folder, 'holds')), []);
+  t.is((await heldEntries(await temporaryFolder(t))).size, 0);
+  await t.notThrowsAsync((await holdGuestFiles(paths, join(folder, 'none'))).release());
+});
+
+test('threads that hold the same entry do not release each other', async (t) => {
+  const folder = await makeCache(t);
+  const entry = join(folder, 'initramfs/1.cpio');
+  const own = await holdEntry(entry);
+  const worker = new Worker(new URL('../fixtures/hold-and-release.ts', import.meta.url), { argv: [entry] });
+  await once(worker, 'exit');
+  t.deepEqual([...(await heldEntries(folder))], ['initramfs/1.cpio']);
+  await own.release();
+  t.is((await heldEntries(folder)).size, 0);
 });
 
 test('an entry that a process holds is kept until it is released', async (t) => {
   const folder = await makeCache(t);
   const entry = join(folder, 'initramfs/1.cpio');
   const [first, second] = [await holdEntry(entry), await holdEntry(entry)];
-  t.deepEqual(names((await cleanCache({ folder })).kept, folder), ['initramfs/1.cpio']);
+  t.true(names((await cleanCache({ folder })).kept, folder).includes('initramfs/1.cpio'));
   await first.release();
-  t.true((await listCache(folder))[0]?.inUse);
+  t.true((await listCache(folder)).find(({ kind }) => kind === 'initramfs')?.inUse);
   await second.release();
   await second.release();
   t.deepEqual(names((await cleanCache({ folder })).removed, folder), ['initramfs/1.cpio']);
@@ -82,9 +113,9 @@ test('an entry that a process holds is kept until it is released', async (t) => 
 test("another process's hold counts as long as that process lives", async (t) => {
   const folder = await makeCache(t);
   const holder = await startFixture(t, 'hold-cache-entry', join(folder, 'guest/debian-1'));
-  t.deepEqual(names((await cleanCache({ folder })).kept, folder), ['guest/debian-1']);
+  t.deepEqual(names((await cleanCache({ folder, all: true })).kept, folder), ['guest/debian-1']);
   await holder.kill('SIGKILL');
-  t.deepEqual(names((await cleanCache({ folder })).removed, folder), ['guest/debian-1']);
+  t.deepEqual(names((await cleanCache({ folder, all: true })).removed, folder), ['guest/debian-1']);
   t.deepEqual(await readdir(join(folder, 'holds')), []);
 });
 
@@ -125,8 +156,8 @@ test('an unfinished file is in use while its maker lives, and can be cleaned aft
   const folder = await makeCache(t);
   await writeFile(join(folder, 'initramfs', `.tmp-${processIdentity()}-abc`), '');
   await writeFile(join(folder, 'initramfs', `.tmp-${process.pid}-1-abc`), '');
-  const { removed, kept } = await cleanCache({ folder, kinds: ['temporary'] });
-  t.deepEqual(names(removed, folder), [`initramfs/.tmp-${process.pid}-1-abc`]);
+  const { removed, kept } = await cleanCache({ folder });
+  t.deepEqual(names(removed, folder).toSorted(), [`initramfs/.tmp-${process.pid}-1-abc`, 'initramfs/1.cpio']);
   t.is(kept.find(({ kind }) => kind === 'temporary')?.inUse, true);
 });
 

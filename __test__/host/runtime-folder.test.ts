@@ -1,4 +1,9 @@
+import { once } from 'node:events';
 import { chmod, mkdir, readdir, stat, symlink, writeFile } from 'node:fs/promises';
+import promises from 'node:fs/promises';
+import { syncBuiltinESMExports } from 'node:module';
+import { createConnection } from 'node:net';
+import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import test from 'ava';
 import { MicroVMError } from '../../src/errors.ts';
@@ -31,6 +36,29 @@ test('removeSync does the same at once', async (t) => {
   folder.removeSync();
   t.deepEqual(await readdir(root), []);
   await folder.remove();
+});
+
+test.serial('a folder that cannot get its name leaves neither itself nor its lock', async (t) => {
+  const root = await temporaryFolder(t);
+  const { rename } = promises;
+  let lock = '';
+  promises.rename = async (from) => {
+    // Under another name the socket can still be reached: whether somebody listens shows there.
+    lock = `${root}/lock`;
+    await promises.link(join(String(from), 'lock'), lock);
+    throw Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' });
+  };
+  syncBuiltinESMExports();
+  t.teardown(() => {
+    promises.rename = rename;
+    syncBuiltinESMExports();
+  });
+  await t.throwsAsync(createRuntimeFolder(root), { code: 'ERR_RUNTIME_FOLDER', message: /ENOSPC/ });
+  promises.rename = rename;
+  syncBuiltinESMExports();
+  t.deepEqual(await readdir(root), ['lock']);
+  const [refused] = (await once(createConnection(lock), 'error')) as [NodeJS.ErrnoException];
+  t.is(refused.code, 'ECONNREFUSED');
 });
 
 test('folders of living owners are kept, in this process and in another', async (t) => {
@@ -102,6 +130,9 @@ test("the root is in the user's own runtime folder, else under the folder for te
   t.is(await runtimeRoot({ XDG_RUNTIME_DIR: 'relative', TMPDIR: temporary }), expected);
   t.is(await runtimeRoot({ TMPDIR: temporary }), expected);
   t.is((await stat(expected)).mode & 0o777, 0o700);
+  for (const TMPDIR of ['', 'relative', './here']) {
+    t.is(await runtimeRoot({ TMPDIR }), join(tmpdir(), `microvm-${uid}`), TMPDIR);
+  }
 });
 
 test('a root that others prepared is refused: a link, a file, an open folder', async (t) => {

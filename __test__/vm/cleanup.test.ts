@@ -42,3 +42,19 @@ test('process.exit() undoes what is left, newest first, and keeps the exit code'
   t.is(error.code, 7);
   t.is(error.stdout, 'machine folder ');
 });
+
+test('process.exit() while steps are being undone undoes the one under way and the rest', async (t) => {
+  const program = `
+    import { writeSync } from 'node:fs';
+    import { CleanUpStack } from ${JSON.stringify(new URL('../../src/vm/cleanup.ts', import.meta.url).href)};
+    const stack = new CleanUpStack();
+    stack.add({ run: async () => {}, sync: () => writeSync(1, 'folder ') });
+    stack.add({ run: async () => process.exit(7), sync: () => writeSync(1, 'machine ') });
+    stack.add({ run: async () => {}, sync: () => writeSync(1, 'never ') });
+    await stack.run();`;
+  const error = await t.throwsAsync<Error & { code: number; stdout: string }>(
+    promisify(execFile)(process.execPath, ['--input-type=module', '-e', program]),
+  );
+  t.is(error.code, 7);
+  t.is(error.stdout, 'machine folder ');
+});

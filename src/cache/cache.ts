@@ -27,10 +27,15 @@ export interface CacheEntry {
 export interface CleanOptions {
   /** @default cacheFolder() */
   readonly folder?: string;
-  /** @default all */
-  readonly kinds?: readonly CacheKind[] | undefined;
+  /**
+   * Also what the set-up fetched and built (kernels, userlands, tools): only it can make them anew.
+   * @default false
+   */
+  readonly all?: boolean | undefined;
 }
 
+/** What the next machine makes anew when it is gone. */
+const MADE_ON_DEMAND: ReadonlySet<CacheKind> = new Set<CacheKind>(['initramfs', 'vmlinux', 'temporary']);
 const HOLDS = 'holds';
 
 /** All entries, largest first. An absent cache is an empty one. */
@@ -49,13 +54,13 @@ export async function listCache(folder: string = cacheFolder()): Promise<CacheEn
     .sort((a, b) => b.bytes - a.bytes);
 }
 
-/** Removes what no running process holds. */
+/** Removes what machines make anew, or with `all` everything; never what a running process holds. */
 export async function cleanCache(options: CleanOptions = {}): Promise<{ removed: CacheEntry[]; kept: CacheEntry[] }> {
-  const { folder = cacheFolder(), kinds } = options;
+  const { folder = cacheFolder(), all = false } = options;
   const removed: CacheEntry[] = [];
   const kept: CacheEntry[] = [];
   for (const entry of await listCache(folder)) {
-    const isWanted = kinds === undefined || kinds.includes(entry.kind);
+    const isWanted = all || MADE_ON_DEMAND.has(entry.kind);
     const isRemoved = isWanted && !entry.inUse && (await removeEntry(folder, entry));
     (isRemoved ? removed : kept).push(entry);
   }

@@ -1,13 +1,13 @@
 // Marks a cache entry as in use, so that `microvm cache clean` in another process leaves it alone. A mark names its process: when that
 // is gone the mark counts for nothing. Processes of other PID namespaces (containers that share the folder) look gone to each other.
 
+import { randomBytes } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { isAlive, processIdentity } from '../host/process-identity.ts';
 
 const HOLDS = 'holds';
-let count = 0;
 const marks = new Set<string>();
 process.once('exit', () => marks.forEach((mark) => rmSync(mark, { force: true })));
 
@@ -22,7 +22,8 @@ export interface Hold {
  */
 export async function holdEntry(entry: string): Promise<Hold> {
   const folder = join(dirname(dirname(entry)), HOLDS);
-  const mark = join(folder, `${holdName(entry)}@${processIdentity()}-${(count += 1)}`);
+  // Threads of a process share its identity, and not this module.
+  const mark = join(folder, `${holdName(entry)}@${processIdentity()}-${randomBytes(6).toString('hex')}`);
   const isMade = await mkdir(folder, { recursive: true, mode: 0o700 })
     .then(() => writeFile(mark, ''))
     .then(

@@ -36,13 +36,15 @@ export async function createRuntimeFolder(root?: string): Promise<RuntimeFolder>
   const path = join(parent, name);
   checkSocketPath(join(path, LOCK));
   const unfinished = join(parent, `.new-${name}`);
+  let lock: Server | undefined;
   try {
     await mkdir(unfinished, { mode: 0o700 });
     // The lock answers before the folder has its name, so no sweeper can take the folder for a dead one.
-    const lock = await listen(join(unfinished, LOCK));
+    lock = await listen(join(unfinished, LOCK));
     await rename(unfinished, path);
     return new LockedFolder(path, lock);
   } catch (cause) {
+    lock?.close();
     await rm(unfinished, { recursive: true, force: true });
     if (cause instanceof MicroVMError) throw cause;
     throw new MicroVMError('ERR_RUNTIME_FOLDER', `Cannot make a folder in ${parent} (${errnoOf(cause)})`, { cause });
@@ -95,7 +97,12 @@ function listen(path: string): Promise<Server> {
   server.unref();
   return new Promise((resolve, reject) => {
     server.once('error', reject);
-    server.listen(checkSocketPath(path), () => resolve(server));
+    server.listen(checkSocketPath(path), () => {
+      server.off('error', reject);
+      // An accept that fails (no descriptors left) costs one asker his answer, not the process its life.
+      server.on('error', () => {});
+      resolve(server);
+    });
   });
 }
 

@@ -13,7 +13,7 @@ export async function runtimeRoot(env: NodeJS.ProcessEnv = process.env): Promise
   const path =
     session !== undefined && session.startsWith('/') && (await isOwn(session, uid))
       ? join(session, 'microvm')
-      : join(env['TMPDIR'] ?? tmpdir(), `microvm-${uid}`);
+      : join(temporaryRoot(env), `microvm-${uid}`);
   try {
     await mkdir(path, { mode: 0o700 });
   } catch (cause) {
@@ -26,6 +26,11 @@ export async function runtimeRoot(env: NodeJS.ProcessEnv = process.env): Promise
   if (found.uid !== uid) throw unusable(`The runtime folder ${path} belongs to user ${found.uid}, not to you (${uid})`);
   if ((found.mode & 0o077) !== 0) throw unusable(`The runtime folder ${path} is open to other users`);
   return path;
+}
+
+/** A path that is empty or relative would put the folder wherever the program happens to run. */
+function temporaryRoot(env: NodeJS.ProcessEnv): string {
+  return [env['TMPDIR'], tmpdir()].find((path) => path?.startsWith('/')) ?? '/tmp';
 }
 
 /** A session's folder is left over in the environment after `su` and `sudo`, or does not exist in a container. */

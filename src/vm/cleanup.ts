@@ -1,6 +1,6 @@
 // What has to be undone when a machine ends or cannot be made, newest first.
 
-/** Something to undo: `sync` is what can be done of it when the process exits. */
+/** Something to undo: `sync` is what can be done of it when the process exits, also while `run` is under way. */
 export interface CleanUp {
   readonly run: () => Promise<unknown>;
   readonly sync: () => void;
@@ -36,12 +36,14 @@ export class CleanUpStack {
 
   async #unwind(): Promise<void> {
     const failures: unknown[] = [];
-    for (let step = this.#steps.pop(); step; step = this.#steps.pop()) {
+    for (let step = this.#steps.at(-1); step; step = this.#steps.at(-1)) {
       try {
         await step.run();
       } catch (error) {
         failures.push(error);
       }
+      // Only now: the process may exit while it is being undone, and then `sync` has to do the rest.
+      this.#steps.splice(this.#steps.indexOf(step), 1);
     }
     live.delete(this);
     if (failures.length > 0) throw failures[0];
