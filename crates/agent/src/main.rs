@@ -73,9 +73,11 @@ extern "C" fn main() -> libc::c_int {
 
 /// Brings the guest up and serves until it is to end.
 fn init() -> Ending {
+    console::use_console_of_guest();
     note(format_args!("version {}", env!("CARGO_PKG_VERSION")));
     mounts::mount_all();
     console::ensure_standard_streams();
+    console::use_console_of_guest();
     let settings = Settings::read();
     modules::load_all(Path::new(modules::FOLDER));
     network::set_host_name(&settings.hostname);
