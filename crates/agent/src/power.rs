@@ -1,7 +1,10 @@
 //! The end of the machine.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::panic;
+use std::path::PathBuf;
 use std::process;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -78,22 +81,49 @@ pub(crate) fn end(role: Role, ending: Ending) -> ! {
 
 /// Unmounts what lies on disks, the latest first; what is still in use is at least made read-only.
 fn detach_disks() {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mounts = fs::read("/proc/self/mounts").unwrap_or_default();
     for target in disk_mounts(&mounts) {
-        if umount2(target, MntFlags::empty()).is_err() {
+        if umount2(&target, MntFlags::empty()).is_err() {
             let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-            if let Err(errno) = mount(None::<&str>, target, None::<&str>, flags, None::<&str>) {
+            if let Err(errno) = mount(None::<&str>, &target, None::<&str>, flags, None::<&str>) {
+                let target = target.display();
                 note(format_args!("cannot make {target} read-only: {errno}"));
             }
         }
     }
 }
 
-fn disk_mounts(mounts: &str) -> impl Iterator<Item = &str> {
-    mounts.lines().rev().filter_map(|line| {
-        let mut fields = line.split(' ');
+fn disk_mounts(mounts: &[u8]) -> impl Iterator<Item = PathBuf> {
+    let lines = mounts.split(|byte| *byte == b'\n').rev();
+    lines.filter_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
         let (source, target) = (fields.next()?, fields.next()?);
-        source.starts_with("/dev/").then_some(target)
+        source.starts_with(b"/dev/").then(|| unescape(target))
+    })
+}
+
+/// The kernel writes blanks, line ends and backslashes of a path as a backslash and three octal digits.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut path = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, after)) = rest.split_first() {
+        let code = (byte == b'\\')
+            .then(|| after.first_chunk())
+            .flatten()
+            .and_then(octal);
+        path.push(code.unwrap_or(byte));
+        rest = match code {
+            Some(_) => after.get(3..).unwrap_or_default(),
+            None => after,
+        };
+    }
+    PathBuf::from(OsString::from_vec(path))
+}
+
+fn octal(digits: &[u8; 3]) -> Option<u8> {
+    digits.iter().try_fold(0_u8, |value, digit| {
+        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 8)?;
+        value.checked_mul(8)?.checked_add(digit)
     })
 }
 
@@ -121,10 +151,24 @@ mod tests {
 
     #[test]
     fn only_disks_are_detached_and_the_latest_first() {
-        let mounts = "rootfs / rootfs rw 0 0\nproc /proc proc rw 0 0\n/dev/vda /data ext4 rw 0 0\n/dev/vdb /data/more ext4 rw 0 0\n";
+        let mounts = b"rootfs / rootfs rw 0 0\nproc /proc proc rw 0 0\n/dev/vda /data ext4 rw 0 0\n/dev/vdb /data/more ext4 rw 0 0\n";
         assert_eq!(
             disk_mounts(mounts).collect::<Vec<_>>(),
-            ["/data/more", "/data"]
+            [PathBuf::from("/data/more"), PathBuf::from("/data")]
         );
+    }
+
+    #[test]
+    fn a_mount_s_path_is_read_as_the_kernel_escapes_it() {
+        for (field, path) in [
+            ("/a\\040b\\011\\012c", "/a b\t\nc"),
+            ("/back\\134040slash", "/back\\040slash"),
+            ("/\\303\\244", "/\u{e4}"),
+            ("/end\\04", "/end\\04"),
+            ("/end\\", "/end\\"),
+            ("/big\\777\\089", "/big\\777\\089"),
+        ] {
+            assert_eq!(unescape(field.as_bytes()), PathBuf::from(path));
+        }
     }
 }
