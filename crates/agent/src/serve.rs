@@ -40,6 +40,8 @@ pub(crate) struct Agent {
     /// For the one thing that the state waits for.
     timer: TimerFd,
     backoff: Duration,
+    /// The connection brought a command, so the host is up: its end is followed by an attempt at once.
+    commanded: bool,
     state: State,
 }
 
@@ -81,6 +83,7 @@ impl Agent {
             signals: signals::open()?,
             timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, timer_flags)?,
             backoff: BACKOFF.0,
+            commanded: false,
             state: State::Waiting,
         })
     }
@@ -164,16 +167,13 @@ impl Agent {
         match state {
             State::Waiting if ready.timer => self.dial(),
             State::Dialing(attempt) if touched => match attempt.finish() {
-                Ok(socket) => {
-                    self.backoff = BACKOFF.0;
-                    State::Idle(Connection::new(socket))
-                }
+                Ok(socket) => State::Idle(Connection::new(socket)),
                 Err(error) => self.dial_failed(&error),
             },
             State::Idle(connection) if touched => self.receive(connection),
             State::Running(_, command) if gone => {
                 command.kill(&mut self.groups);
-                self.dial()
+                self.after_connection()
             }
             State::Running(connection, mut command) => {
                 if ready.stdout {
@@ -215,16 +215,27 @@ impl Agent {
         if !matches!(error, ChannelError::Closed) {
             note(format_args!("dialing again: {error}"));
         }
-        self.dial()
+        self.after_connection()
+    }
+
+    /// A host that closes each connection before it sends anything is one that does not answer.
+    fn after_connection(&mut self) -> State {
+        if mem::take(&mut self.commanded) {
+            self.dial()
+        } else {
+            self.dial_later()
+        }
+    }
+
+    fn dial_later(&mut self) -> State {
+        self.set_timer(self.backoff);
+        self.backoff = self.backoff.saturating_mul(2).min(BACKOFF.1);
+        State::Waiting
     }
 
     fn dial_failed(&mut self, error: &DialError) -> State {
         match error {
-            DialError::Passing(_) => {
-                self.set_timer(self.backoff);
-                self.backoff = self.backoff.saturating_mul(2).min(BACKOFF.1);
-                State::Waiting
-            }
+            DialError::Passing(_) => self.dial_later(),
             DialError::OwnerGone | DialError::NoDevice(_) => {
                 note(format_args!("powering off: {error}"));
                 self.terminate(Ending::PowerOff)
@@ -241,6 +252,8 @@ impl Agent {
                 return self.dial_again(&error);
             }
         };
+        self.commanded = true;
+        self.backoff = BACKOFF.0;
         match command.as_slice() {
             PROBE_COMMAND => self.reply(connection, Outgoing::new(Reply::default())),
             POWEROFF_COMMAND => {

@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -406,6 +406,18 @@ fn a_command_dies_too_when_the_host_closes_as_soon_as_it_is_sent() {
             .is_ok_and(|status| status.contains("State:\tS"))
     });
     assert_eq!(sleeping.next(), None, "{children}");
+}
+
+#[test]
+fn a_host_that_closes_at_once_is_dialed_ever_less_often() {
+    let host = Host::new();
+    drop(host.accept());
+    let start = Instant::now();
+    for _ in 0..3 {
+        drop(host.accept());
+    }
+    assert!(start.elapsed() >= Duration::from_millis(50 + 100 + 200 - 10));
+    assert_eq!(exec(&mut host.accept(), ":"), reply("", "", 0));
 }
 
 #[test]
