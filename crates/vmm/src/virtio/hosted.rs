@@ -8,12 +8,14 @@
 mod queues;
 
 use std::num::NonZeroUsize;
+use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use microvm_virtio::{Device, Dispatcher, Event, QueueSet};
+use microvm_virtio::{Device, DeviceError, Dispatcher, Event, QueueSet};
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -51,11 +53,27 @@ struct Shared {
 }
 
 struct Core {
-    /// Gone with the stop, so that what it holds on the host is gone then, too.
+    /// Gone with the stop or a failure for good, so that what it holds on the host is gone then,
+    /// too.
     device: Option<Box<dyn Device<GuestMemoryMmap>>>,
     active: Option<Active>,
     paused: bool,
     stopped: bool,
+}
+
+/// The queues of a device without a driver.
+struct NoQueues;
+
+impl QueueSet for NoQueues {
+    fn count(&self) -> usize {
+        0
+    }
+
+    fn queue(&mut self, _index: usize) -> Option<&mut Queue> {
+        None
+    }
+
+    fn signal(&self, _index: usize) {}
 }
 
 struct Active {
@@ -94,6 +112,10 @@ impl HostedDevice {
         shared
             .watch(&shared.stop, STOP)
             .map_err(descriptor("the stop descriptor's watch"))?;
+        // For the device's life: what an old driver left may still be on its way to the host.
+        shared
+            .watch_source(&shared.core())
+            .map_err(descriptor("the watch of a device's event source"))?;
         let name = format!("virtio-{device_type}");
         let thread = std::thread::Builder::new()
             .name(name.clone())
@@ -141,12 +163,13 @@ impl DeviceHost for HostedDevice {
         let event_idx = activation.features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
         let interrupt = Arc::clone(&self.shared.context.interrupt);
         let queues = HostedQueues::new(activation.queues, event_idx, interrupt)?;
-        core.call(|device| device.set_acked_features(activation.features))?;
+        core.call(|device| device.set_acked_features(activation.features))
+            .inspect_err(|_| self.shared.discard(&mut core))?;
         core.active = Some(Active {
             dispatcher: Dispatcher::new(queues.count()),
             queues,
         });
-        self.shared.watch_all(&core).inspect_err(|_| {
+        self.shared.watch_all().inspect_err(|_| {
             self.shared.deactivate(&mut core);
         })?;
         // Drivers may have filled a queue before they were ready to kick.
@@ -157,7 +180,10 @@ impl DeviceHost for HostedDevice {
     fn reset(&mut self) {
         let mut core = self.shared.core();
         self.shared.deactivate(&mut core);
-        let reset = core.call(|device| device.reset());
+        let reset = core
+            .call(|device| device.reset())
+            // It may have been taken off the watch by a failure.
+            .and_then(|()| self.shared.watch_again(&core));
         self.shared.check(&mut core, reset);
     }
 
@@ -185,13 +211,9 @@ impl DeviceHost for HostedDevice {
             // Device code cannot panic through: it is called under `catch_unwind`.
             let _ = thread.join();
         }
-        let device = {
-            let mut core = self.shared.core();
-            self.shared.deactivate(&mut core);
-            core.device.take()
-        };
-        // As any of its code, its end may panic.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(device)));
+        let mut core = self.shared.core();
+        self.shared.deactivate(&mut core);
+        self.shared.discard(&mut core);
     }
 
     fn canceller(&self) -> Option<Box<dyn Fn() + Send + Sync>> {
@@ -216,6 +238,11 @@ impl Core {
         catch_unwind(AssertUnwindSafe(|| call(device.as_mut()))).map_err(|_| VirtioError::Panic)
     }
 
+    fn source(&self) -> Option<BorrowedFd<'_>> {
+        let device = self.device.as_ref()?;
+        catch_unwind(AssertUnwindSafe(|| device.event_source())).ok()?
+    }
+
     fn dispatch(
         &mut self,
         event: Event,
@@ -223,8 +250,19 @@ impl Core {
         kicks: &[EventFd],
     ) -> Result<(), VirtioError> {
         let Self { device, active, .. } = self;
-        let (Some(device), Some(active)) = (device, active) else {
+        let Some(device) = device else {
             return Ok(());
+        };
+        let Some(active) = active else {
+            return match event {
+                // Connections to the host end properly without a driver, too.
+                Event::Host => catch_unwind(AssertUnwindSafe(|| {
+                    device.host_event(memory, &mut NoQueues)
+                }))
+                .map_err(|_| VirtioError::Panic)?
+                .map_err(VirtioError::Device),
+                Event::Kick(_) => Ok(()),
+            };
         };
         let left = catch_unwind(AssertUnwindSafe(|| {
             active
@@ -313,8 +351,18 @@ impl Shared {
 
     fn fail(&self, core: &mut Core, error: VirtioError) {
         self.deactivate(core);
+        if matches!(error, VirtioError::Device(DeviceError::Host { .. })) {
+            // It would be readable without end. A driver's reset tries again.
+            self.unwatch_source(core);
+        }
         // What a device is like after a panic, nobody knows; after an epoll error it has no thread.
-        let for_good = !matches!(error, VirtioError::Device(_));
+        // Otherwise it stays for the next driver. In both cases it lets go of its connections now:
+        // whoever is at their other ends would wait for a driver that may never come.
+        let for_good =
+            !matches!(error, VirtioError::Device(_)) || core.call(|device| device.reset()).is_err();
+        if for_good {
+            self.discard(core);
+        }
         self.context.interrupt.fail(for_good);
         (self.context.events)(DeviceEvent {
             device_type: self.device_type,
@@ -330,30 +378,43 @@ impl Shared {
         for kick in self.context.kicks.iter() {
             self.unwatch(kick);
         }
-        if let Some(source) = core
-            .device
-            .as_ref()
-            .and_then(|device| device.event_source())
-        {
-            self.unwatch(&source);
+    }
+
+    /// Drops the device, and what it holds on the host with it.
+    fn discard(&self, core: &mut Core) {
+        self.unwatch_source(core);
+        let device = core.device.take();
+        // As any of its code, its end may panic.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(device)));
+    }
+
+    fn watch_all(&self) -> Result<(), VirtioError> {
+        for (index, kick) in (0_u64..).zip(self.context.kicks.iter()) {
+            self.watch(kick, FIRST_KICK + index).map_err(not_watched)?;
+        }
+        Ok(())
+    }
+
+    fn watch_source(&self, core: &Core) -> std::io::Result<()> {
+        match core.source() {
+            Some(source) => self.watch(&source, SOURCE),
+            None => Ok(()),
         }
     }
 
-    fn watch_all(&self, core: &Core) -> Result<(), VirtioError> {
-        let failed = |source| VirtioError::Descriptor {
-            what: "a watch of a descriptor",
-            source,
-        };
-        for (index, kick) in (0_u64..).zip(self.context.kicks.iter()) {
-            self.watch(kick, FIRST_KICK + index).map_err(failed)?;
+    /// As [`Self::watch_source`], where it may be watched already.
+    fn watch_again(&self, core: &Core) -> Result<(), VirtioError> {
+        match self.watch_source(core) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                Err(not_watched(error))
+            }
+            _ => Ok(()),
         }
-        match core
-            .device
-            .as_ref()
-            .and_then(|device| device.event_source())
-        {
-            Some(source) => self.watch(&source, SOURCE).map_err(failed),
-            None => Ok(()),
+    }
+
+    fn unwatch_source(&self, core: &Core) {
+        if let Some(source) = core.source() {
+            self.unwatch(&source);
         }
     }
 
@@ -381,5 +442,12 @@ impl Shared {
             descriptor.as_raw_fd(),
             EpollEvent::default(),
         );
+    }
+}
+
+fn not_watched(source: std::io::Error) -> VirtioError {
+    VirtioError::Descriptor {
+        what: "a watch of a descriptor",
+        source,
     }
 }
