@@ -34,6 +34,10 @@ use super::transport::{Activation, DeviceHost, HostContext};
 /// these is a millisecond's work; the driver's vCPU waits meanwhile.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The kind of access to the configuration space: the driver's. On the wire it is the absence of
+/// bit 0, which crate `vhost` calls `WRITABLE` and which marks a live migration.
+const OF_THE_DRIVER: VhostUserConfigFlags = VhostUserConfigFlags::empty();
+
 /// A device behind a vhost-user back end.
 pub(super) struct VhostUserHost {
     peer: Peer,
@@ -181,6 +185,14 @@ impl VhostUserHost {
         Ok(())
     }
 
+    /// Counts a back end as lost that declined what it cannot decline.
+    fn give_up(&self, error: VirtioError) -> VirtioError {
+        match error {
+            VirtioError::Declined { operation } => self.peer.distrust(operation, "it declined"),
+            error => error,
+        }
+    }
+
     /// Takes the rings back, and notes how far the back end got. When this returns well, the back
     /// end does no more work on them.
     fn stop_rings(&mut self) -> Result<(), VirtioError> {
@@ -250,7 +262,7 @@ fn read_peer_config(
     let length = config_space::length(device_type);
     let payload = vec![0; usize::try_from(length).unwrap_or(0)];
     let read = exchange.call("tell its configuration space", |peer| {
-        peer.get_config(0, length, VhostUserConfigFlags::WRITABLE, &payload)
+        peer.get_config(0, length, OF_THE_DRIVER, &payload)
     });
     match read {
         Ok((_, bytes)) => Ok(ConfigSpace::of_peer(bytes)),
@@ -287,7 +299,7 @@ impl DeviceHost for VhostUserHost {
         }
         let written = self.peer.begin().and_then(|mut exchange| {
             exchange.call("take a write to its configuration space", |peer| {
-                peer.set_config(offset, VhostUserConfigFlags::WRITABLE, data)
+                peer.set_config(offset, OF_THE_DRIVER, data)
             })
         });
         if written.is_ok() {
@@ -308,18 +320,17 @@ impl DeviceHost for VhostUserHost {
 
     fn reset(&mut self) {
         // A paused device has its rings back already. A back end that does not give them back is
-        // lost by that, and told to the owner by whoever watches it.
-        if !self.paused
-            && let Err(VirtioError::Declined { operation }) = self.stop_rings()
-        {
-            self.peer.distrust(operation, "it declined");
+        // told to the owner by whoever watches it.
+        if !self.paused {
+            let _ = self.stop_rings().map_err(|error| self.give_up(error));
         }
         self.active = None;
     }
 
     fn pause(&mut self) -> Result<Vec<RingPosition>, VirtioError> {
         if !self.paused && !self.peer.is_lost() {
-            self.stop_rings()?;
+            // Some rings may be back and others not, which is no state to go on from.
+            self.stop_rings().map_err(|error| self.give_up(error))?;
         }
         self.paused = true;
         Ok(match &self.active {
@@ -329,10 +340,11 @@ impl DeviceHost for VhostUserHost {
     }
 
     fn resume(&mut self) -> Result<(), VirtioError> {
-        if !std::mem::take(&mut self.paused) || self.peer.is_lost() {
-            return Ok(());
+        if self.paused && !self.peer.is_lost() {
+            self.start_rings().map_err(|error| self.give_up(error))?;
         }
-        self.start_rings()
+        self.paused = false;
+        Ok(())
     }
 
     fn stop(&mut self) {

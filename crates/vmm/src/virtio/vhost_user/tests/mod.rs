@@ -307,6 +307,31 @@ fn an_error_that_a_peer_reports_for_a_ring_is_a_loss() {
 }
 
 #[test]
+fn a_peer_that_declines_a_pause_or_a_resume_halfway_is_a_loss() {
+    // The enabling of two rings, their disabling, their enabling again: the last of each declined.
+    for (declined, pauses) in [(4, false), (6, true)] {
+        let bench = Bench::new();
+        let mut seen = 0;
+        let (peer, _requests, _thread) = serve(but(fake_peer::SET_VRING_ENABLE, move || {
+            seen += 1;
+            if seen == declined {
+                Answer::Bytes(1_u64.to_le_bytes().to_vec())
+            } else {
+                Answer::Usual
+            }
+        }));
+        let mut host = bench.connect(peer, LONG).unwrap();
+        activate(&mut host).unwrap();
+        let paused = host.pause();
+        assert_eq!(paused.is_ok(), pauses);
+        if pauses {
+            assert!(matches!(host.resume(), Err(VirtioError::PeerLost(_))));
+        }
+        assert!(matches!(bench.wait_loss(), PeerLoss::Protocol { .. }));
+    }
+}
+
+#[test]
 fn an_impossible_ring_position_is_a_loss() {
     let bench = Bench::new();
     let beyond = || Answer::Bytes((1_u64 << 48).to_le_bytes().to_vec());
@@ -371,10 +396,13 @@ fn writes_to_the_configuration_space_reach_the_peer() {
     host.write_config(u32::MAX, &[1]);
     assert_eq!(read(&host)[..5], [0x77, 0x77, 1, 2, 0x77]);
     host.stop();
-    let writes = requests
+    let writes: Vec<_> = requests
         .iter()
-        .filter(|request| request.code == fake_peer::SET_CONFIG);
-    assert_eq!(writes.count(), 1);
+        .filter(|request| request.code == fake_peer::SET_CONFIG)
+        .collect();
+    assert_eq!(writes.len(), 1);
+    // Offset, size, and the flags of a driver's write rather than of a live migration.
+    assert_eq!(writes[0].body[..12], [2, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
 }
 
 #[test]
