@@ -26,9 +26,10 @@ case $profile in
   dev) napi_profile=() folder=debug ;;
   *) napi_profile=(--profile "$profile") folder=$profile ;;
 esac
-# A new inode each time: programs that run the old one are not disturbed.
-install -m 0755 "${CARGO_TARGET_DIR:-target}/$target/$folder/microvm-agent" native/microvm-agent.new
-mv -f native/microvm-agent.new native/microvm-agent
-
+# Into place by rename: programs that run the old ones are not disturbed.
+new=$(mktemp -d native/new.XXXXXX)
+trap 'rm -rf "$new"' EXIT
+install -m 0755 "${CARGO_TARGET_DIR:-target}/$target/$folder/microvm-agent" "$new/"
 node_modules/.bin/napi build --platform --esm --no-js "${napi_profile[@]}" \
-  --manifest-path crates/node/Cargo.toml --output-dir native --dts binding.d.ts --no-const-enum -- --locked
+  --manifest-path crates/node/Cargo.toml --output-dir "$new" --dts binding.d.ts --no-const-enum -- --locked
+mv -f "$new"/* native/
