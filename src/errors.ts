@@ -63,7 +63,7 @@ export type MicroVMErrorCode =
   /** The initramfs, unpacked, does not fit in the guest's memory. */
   | 'ERR_INITRAMFS_TOO_LARGE'
   // The machine
-  /** The guest's agent did not connect within `bootTimeout`; `consoleTail` shows what the guest printed. */
+  /** The machine did not start, or its agent did not connect, within `bootTimeout`; `consoleTail` shows what the guest printed. */
   | 'ERR_BOOT_TIMEOUT'
   /** The machine is no longer running. */
   | 'ERR_MACHINE_EXITED'

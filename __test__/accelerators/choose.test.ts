@@ -8,32 +8,52 @@ import { guestSpeed, runsKernelsNatively } from '../../src/host/guest-speed.ts';
 import { temporaryFolder } from '../helpers/temporary-folder.ts';
 
 test('tcg is taken when it is asked for, without a look at KVM', async (t) => {
-  const { accelerator } = await chooseAccelerator({ accelerator: 'tcg', kvmDevice: '/no/such/device' });
+  const { accelerator } = await chooseAccelerator({
+    accelerator: 'tcg',
+    kvmDevice: '/no/such/device',
+    hugePages: false,
+  });
   t.is(accelerator.name, 'tcg');
 });
 
 test('auto falls back to tcg without a KVM device and says why in one line', async (t) => {
-  const { accelerator, reason } = await chooseAccelerator({ accelerator: 'auto', kvmDevice: '/no/such/device' });
+  const { accelerator, reason } = await chooseAccelerator({
+    accelerator: 'auto',
+    kvmDevice: '/no/such/device',
+    hugePages: false,
+  });
   t.is(accelerator.name, 'tcg');
   t.is(reason, 'tcg (slow): /no/such/device does not exist');
 });
 
-test('kvm without a device is an error with something to do', async (t) => {
-  const error = await t.throwsAsync(chooseAccelerator({ accelerator: 'kvm', kvmDevice: '/no/such/device' }), {
-    instanceOf: MicroVMError,
-    code: 'ERR_KVM_MISSING',
+for (const accelerator of ['tcg', 'auto'] as const) {
+  test(`huge pages are refused where ${accelerator} means tcg, with the reason`, async (t) => {
+    const choice = chooseAccelerator({ accelerator, kvmDevice: '/no/such/device', hugePages: true });
+    await t.throwsAsync(choice, { code: 'ERR_NOT_SUPPORTED', message: /huge pages \(tcg / });
   });
+}
+
+test('kvm without a device is an error with something to do', async (t) => {
+  const error = await t.throwsAsync(
+    chooseAccelerator({ accelerator: 'kvm', kvmDevice: '/no/such/device', hugePages: false }),
+    {
+      instanceOf: MicroVMError,
+      code: 'ERR_KVM_MISSING',
+    },
+  );
   t.regex(error.hint ?? '', /modprobe/);
 });
 
 test('a regular file is no KVM device', async (t) => {
   const file = `${await temporaryFolder(t)}/kvm`;
   await writeFile(file, '');
-  await t.throwsAsync(chooseAccelerator({ accelerator: 'kvm', kvmDevice: file }), { code: 'ERR_KVM_NOT_A_DEVICE' });
+  await t.throwsAsync(chooseAccelerator({ accelerator: 'kvm', kvmDevice: file, hugePages: false }), {
+    code: 'ERR_KVM_NOT_A_DEVICE',
+  });
 });
 
 test('another device is no KVM device', async (t) => {
-  await t.throwsAsync(chooseAccelerator({ accelerator: 'kvm', kvmDevice: '/dev/null' }), {
+  await t.throwsAsync(chooseAccelerator({ accelerator: 'kvm', kvmDevice: '/dev/null', hugePages: false }), {
     code: 'ERR_KVM_NOT_A_DEVICE',
   });
 });
@@ -52,9 +72,9 @@ withKvm('the measurement is made once per process', async (t) => {
 
 withKvm('auto and kvm agree with the measurement', async (t) => {
   const native = runsKernelsNatively(await guestSpeed('/dev/kvm'));
-  const { accelerator } = await chooseAccelerator({ accelerator: 'auto', kvmDevice: '/dev/kvm' });
+  const { accelerator } = await chooseAccelerator({ accelerator: 'auto', kvmDevice: '/dev/kvm', hugePages: false });
   t.is(accelerator.name, native ? 'kvm' : 'tcg');
-  const asked = chooseAccelerator({ accelerator: 'kvm', kvmDevice: '/dev/kvm' });
+  const asked = chooseAccelerator({ accelerator: 'kvm', kvmDevice: '/dev/kvm', hugePages: false });
   if (native) t.is((await asked).accelerator.name, 'kvm');
   else await t.throwsAsync(asked, { code: 'ERR_KVM_EMULATED' });
 });

@@ -1,10 +1,13 @@
 // What only the tcg accelerator can meet: QEMU itself missing, refusing or dying.
 
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import test from 'ava';
 
 import { MicroVM, MicroVMError } from '../../index.ts';
 import { bootGuest, privateRuntimeFolder } from '../helpers/guest.ts';
 import { children, holdings } from '../helpers/leftovers.ts';
+import { temporaryFolder } from '../helpers/temporary-folder.ts';
 
 privateRuntimeFolder();
 
@@ -60,8 +63,41 @@ test.serial('a program that is not QEMU fails with its own words, and nothing is
   t.deepEqual(await holdings(), before);
 });
 
-test.serial('huge pages are not for tcg', async (t) => {
-  await t.throwsAsync(MicroVM.create({ accelerator: 'tcg', hugePages: true, memory: '256MiB' }), {
-    code: 'ERR_NOT_SUPPORTED',
+test.serial('huge pages are not for tcg, which is told before anything is looked for or built', async (t) => {
+  const phases: string[] = [];
+  const created = MicroVM.create({ accelerator: 'tcg', hugePages: true, onPhase: (phase) => phases.push(phase) });
+  await t.throwsAsync(created, { code: 'ERR_NOT_SUPPORTED' });
+  t.deepEqual(phases, ['choose']);
+});
+
+for (const [what, script] of [
+  ['that never says a word', 'exec sleep 1000'],
+  ['whose child keeps its descriptors', 'sleep 20 & exec sleep 1000'],
+] as const) {
+  test.serial(`QEMU ${what} runs into bootTimeout, and nothing is left`, async (t) => {
+    const program = join(await temporaryFolder(t), 'qemu');
+    await writeFile(program, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    process.env['MICROVM_QEMU'] = program;
+    const before = await holdings();
+    const error = await t.throwsAsync(MicroVM.create({ accelerator: 'tcg', bootTimeout: 500 }), {
+      instanceOf: MicroVMError,
+    });
+    t.is(error.code, 'ERR_BOOT_TIMEOUT');
+    t.regex(error.message, /500 ms/);
+    t.truthy(error.hint);
+    t.deepEqual(await holdings(), before);
   });
+}
+
+test.serial('a signal aborted while QEMU starts is ERR_ABORTED, and nothing is left', async (t) => {
+  const program = join(await temporaryFolder(t), 'qemu');
+  await writeFile(program, '#!/bin/sh\nexec sleep 1000\n', { mode: 0o755 });
+  process.env['MICROVM_QEMU'] = program;
+  const before = await holdings();
+  const error = await t.throwsAsync(
+    MicroVM.create({ accelerator: 'tcg', bootTimeout: 60_000, signal: AbortSignal.timeout(2_000) }),
+    { instanceOf: MicroVMError },
+  );
+  t.is(error.code, 'ERR_ABORTED');
+  t.deepEqual(await holdings(), before);
 });

@@ -3,7 +3,7 @@ import { finished } from 'node:stream/promises';
 import { text } from 'node:stream/consumers';
 import test from 'ava';
 
-import { GuestConsole } from '../../src/vm/console.ts';
+import { GuestConsole, lastWords } from '../../src/vm/console.ts';
 import { duplexPair } from '../helpers/duplex-pair.ts';
 
 const KIB = 1024;
@@ -90,4 +90,43 @@ test('input for a machine that has ended is dropped', async (t) => {
   host.destroy();
   await once(console, 'end');
   t.notThrows(() => console.end('too late'));
+});
+
+test('onConsole gets every byte from the first, whoever reads', async (t) => {
+  const [host, guest] = duplexPair();
+  guest.write('early ');
+  const chunks: Uint8Array[] = [];
+  const console = new GuestConsole(host, (chunk) => {
+    chunks.push(chunk);
+  });
+  guest.end('late', () => guest.destroy());
+  t.is(await text(console), 'early late');
+  t.is(Buffer.concat(chunks).toString(), 'early late');
+});
+
+test('what onConsole does to its bytes, or throws, touches neither the machine nor what is kept', async (t) => {
+  const [host, guest] = duplexPair();
+  const warned = once(process, 'warning');
+  const console = new GuestConsole(host, (chunk) => {
+    chunk.fill(0);
+    throw new Error('no terminal');
+  });
+  guest.end('panic\n', () => guest.destroy());
+  t.is(await text(console), 'panic\n');
+  t.is(console.tail, 'panic\n');
+  t.regex(String((await warned)[0]), /onConsole threw.*no terminal/);
+});
+
+test('the last words are waited for, but not for long', async (t) => {
+  const [host, guest] = duplexPair();
+  const vm = { machine: { console: host }, console: new GuestConsole(host) };
+  guest.write('Linux version\n');
+  setImmediate(() => guest.end('Kernel panic\n', () => guest.destroy()));
+  t.is(await lastWords(vm), 'Linux version\nKernel panic\n');
+  t.is(await lastWords(vm), 'Linux version\nKernel panic\n');
+
+  const [silent, held] = duplexPair();
+  const stuck = { machine: { console: silent }, console: new GuestConsole(silent) };
+  held.write('half');
+  t.is(await lastWords(stuck), 'half');
 });

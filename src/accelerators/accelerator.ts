@@ -10,6 +10,7 @@ export const GUEST_CID = 3;
 export interface ResolvedMachine {
   readonly cpus: number;
   readonly memoryBytes: number;
+  /** For kvm only: a machine for tcg has it false. */
   readonly hugePages: boolean;
   readonly kernel: GuestKernel;
   /** Path of the initramfs. */

@@ -15,13 +15,26 @@ export interface Choice {
   readonly reason: string;
 }
 
+type Wish = Pick<MachineSpec, 'accelerator' | 'kvmDevice' | 'hugePages'>;
+
 /**
  * Picks the accelerator for a machine. `auto` falls back to tcg; asking for kvm where it cannot run a stock guest is
  * an error instead of a guest that hangs, unless MICROVM_KVM_EMULATED=1 says to try.
  *
- * @throws {MicroVMError} with the code of what is wrong with the KVM device, or `ERR_KVM_EMULATED`, for `kvm` only.
+ * @throws {MicroVMError} with the code of what is wrong with the KVM device, or `ERR_KVM_EMULATED`, for `kvm` only;
+ *   `ERR_NOT_SUPPORTED` where the choice cannot do what the machine needs.
  */
-export async function chooseAccelerator(spec: Pick<MachineSpec, 'accelerator' | 'kvmDevice'>): Promise<Choice> {
+export async function chooseAccelerator(spec: Wish): Promise<Choice> {
+  const choice = await choose(spec);
+  if (spec.hugePages && choice.accelerator === tcg) {
+    throw new MicroVMError('ERR_NOT_SUPPORTED', `The tcg accelerator cannot use huge pages (${choice.reason})`, {
+      hint: "Leave out hugePages, or use accelerator: 'kvm'.",
+    });
+  }
+  return choice;
+}
+
+async function choose(spec: Wish): Promise<Choice> {
   if (spec.accelerator === 'tcg') return { accelerator: tcg, reason: 'tcg was asked for' };
   const problem = await kvmProblem(spec.kvmDevice);
   if (!problem) {

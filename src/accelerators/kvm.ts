@@ -18,12 +18,15 @@ export const kvm: Accelerator = {
     try {
       signal?.throwIfAborted();
       const native = await loadBinding().BindingMachine.create(configOf(machine, image.path));
-      if (signal?.aborted) {
-        await native.stop();
-        throw signal.reason;
+      try {
+        signal?.throwIfAborted();
+        native.start();
+        return new KvmMachine(native);
+      } catch (error) {
+        // Why it did not start matters more than what else fails.
+        await native.stop().catch(() => {});
+        throw error;
       }
-      native.start();
-      return new KvmMachine(native);
     } catch (error) {
       throw signal?.aborted ? error : fromNative(error);
     } finally {

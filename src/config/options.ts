@@ -60,7 +60,7 @@ export interface MicroVMOptions {
    */
   readonly accelerator?: 'auto' | 'kvm' | 'tcg' | undefined;
   /**
-   * Milliseconds from the start of the machine until the guest's agent must answer.
+   * Milliseconds from the start of the machine, QEMU's own start included, until the guest's agent must answer.
    * @default 30000 with kvm, 120000 with tcg
    */
   readonly bootTimeout?: number | undefined;
@@ -76,6 +76,12 @@ export interface MicroVMOptions {
    * @default none
    */
   readonly onPhase?: ((phase: BootPhase) => void) | undefined;
+  /**
+   * Called with what the guest prints on its console, from its first byte; `vm.console` gives the same from `create` on.
+   * The chunk is the callee's. An error that it throws becomes a process warning and does not stop the machine.
+   * @default none
+   */
+  readonly onConsole?: ((chunk: Uint8Array) => void) | undefined;
 }
 
 /** A phase of a machine's start. */

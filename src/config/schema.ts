@@ -86,6 +86,7 @@ const optionEntries = {
   bootTimeout: v.optional(milliseconds),
   kvmDevice: v.optional(path, '/dev/kvm'),
   onPhase: v.optional(v.custom<(phase: BootPhase) => void>((value) => typeof value === 'function', 'a function')),
+  onConsole: v.optional(v.custom<(chunk: Uint8Array) => void>((value) => typeof value === 'function', 'a function')),
   signal: v.optional(v.custom<AbortSignal>((value) => value instanceof AbortSignal, 'an AbortSignal')),
 };
 

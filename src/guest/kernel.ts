@@ -35,7 +35,7 @@ export async function findKernel(asked: MachineSpec['kernel'], places: KernelPla
 
   const lookedAt = ['the kernel option: not given', '$MICROVM_KERNEL: not set'];
   const candidates = [
-    { path: join(cacheFolder(env), 'guest', 'current', 'vmlinuz'), source: 'cache' },
+    { path: cachedKernel(env), source: 'cache' },
     { path: join(boot, `vmlinuz-${hostRelease()}`), source: 'boot' },
   ] as const;
   for (const { path, source } of candidates) {
@@ -50,6 +50,11 @@ export async function findKernel(asked: MachineSpec['kernel'], places: KernelPla
     lookedAt,
     hint: "Let `npm start` in the project's checkout fetch Debian's kernel, or give the kernel option or MICROVM_KERNEL.",
   });
+}
+
+/** Where the set-up puts the kernel. */
+export function cachedKernel(env: NodeJS.ProcessEnv = process.env): string {
+  return join(cacheFolder(env), 'guest', 'current', 'vmlinuz');
 }
 
 async function describeKernel(path: string, source: GuestKernel['source'], modules?: string): Promise<GuestKernel> {

@@ -37,9 +37,14 @@ export async function openRootfs(spec: RootfsSpec, signal?: AbortSignal): Promis
   throw new MicroVMError('ERR_ROOTFS_INVALID', `The root file system ${spec.path} is neither a folder nor a file`);
 }
 
+/** Where the set-up links the default userland. */
+export function cachedUserland(): string {
+  return join(cacheFolder(), 'guest', 'userland-current');
+}
+
 /** The userland's folder is named by a hash of its content and never changes, so that its files need not be listed each time. */
 async function openUserland(signal?: AbortSignal): Promise<RootfsSource> {
-  const link = join(cacheFolder(), 'guest', 'userland-current');
+  const link = cachedUserland();
   const path = await realpath(link).catch((cause: unknown) => {
     throw new MicroVMError('ERR_USERLAND_MISSING', `The default userland is not in the cache (${link})`, {
       cause,

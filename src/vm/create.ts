@@ -2,18 +2,22 @@
 
 import { type Accelerator, GUEST_CID, type MachineExit, type RunningMachine } from '../accelerators/accelerator.ts';
 import { chooseAccelerator } from '../accelerators/choose.ts';
+import { holdGuestFiles } from '../cache/hold-guest.ts';
 import type { MachineSpec } from '../config/machine-spec.ts';
 import { normalize } from '../config/normalize.ts';
 import type { MicroVMOptions } from '../config/options.ts';
 import { MicroVMError, withDetails } from '../errors.ts';
+import { guestFiles } from '../guest/files.ts';
 import { buildInitramfs } from '../guest/initramfs.ts';
 import { findKernel } from '../guest/kernel.ts';
+import { followSignals } from '../host/follow-signals.ts';
 import { createRuntimeFolder } from '../host/runtime-folder.ts';
 import { agentPath } from '../native.ts';
 import { COMMAND_PORT, CommandChannel } from '../vsock/command-channel.ts';
 import { listenForGuest } from '../vsock/unix.ts';
+import { BootLimit } from './boot-limit.ts';
 import { CleanUpStack } from './cleanup.ts';
-import { GuestConsole } from './console.ts';
+import { GuestConsole, lastWords } from './console.ts';
 import { exitError } from './exit-error.ts';
 import { kernelCommandLine } from './kernel-command-line.ts';
 import { type BootTimings, PhaseClock } from './timings.ts';
@@ -42,7 +46,7 @@ export async function createMachine(options: MicroVMOptions): Promise<BootedMach
   const cleanUp = new CleanUpStack();
   try {
     throwIfAborted(signal);
-    return await boot(spec, signal, cleanUp, new PhaseClock(options.onPhase));
+    return await boot(spec, options, cleanUp, new PhaseClock(options.onPhase));
   } catch (error) {
     // What could not be undone matters less than why the machine was not made.
     await cleanUp.run().catch(() => {});
@@ -53,12 +57,15 @@ export async function createMachine(options: MicroVMOptions): Promise<BootedMach
 
 async function boot(
   spec: MachineSpec,
-  signal: AbortSignal | undefined,
+  { signal, onConsole }: MicroVMOptions,
   cleanUp: CleanUpStack,
   clock: PhaseClock,
 ): Promise<BootedMachine> {
   const { accelerator, reason } = await clock.time('choose', () => chooseAccelerator(spec));
   const commandLine = kernelCommandLine(spec, accelerator);
+  // What is looked at must be there until the guest has read it.
+  const held = await holdGuestFiles(guestFiles(spec));
+  cleanUp.add({ run: () => held.release(), sync: () => {} });
   const kernel = await clock.time('kernel', () => findKernel(spec.kernel));
   throwIfAborted(signal);
   const { memoryBytes, rootfs } = spec;
@@ -68,32 +75,31 @@ async function boot(
   cleanUp.add({ run: () => initramfs.release(), sync: () => {} });
   throwIfAborted(signal);
 
+  const limit = new BootLimit(spec.bootTimeoutMs[accelerator.name]);
   const started = await clock.time('machine', async () => {
     const folder = await createRuntimeFolder();
     cleanUp.add({ run: () => folder.remove(), sync: () => folder.removeSync() });
     const vsockSocket = folder.socketPath('vsock');
     const channel = new CommandChannel(await listenForGuest(vsockSocket, COMMAND_PORT));
     cleanUp.add({ run: () => channel.close(), sync: () => {} });
-    const machine = await accelerator.start(
-      {
-        ...spec,
-        kernel,
-        initramfs: initramfs.path,
-        commandLine,
-        guestCid: GUEST_CID,
-        vsockSocket,
-        deviceSocket: folder.socketPath('device'),
-      },
-      signal,
-    );
+    const resolved = {
+      ...spec,
+      kernel,
+      initramfs: initramfs.path,
+      commandLine,
+      guestCid: GUEST_CID,
+      vsockSocket,
+      deviceSocket: folder.socketPath('device'),
+    };
+    limit.start();
+    const machine = await limit.within((bounded) => accelerator.start(resolved, bounded), signal);
     cleanUp.add({ run: () => machine.kill(), sync: () => machine.killSync() });
-    return { machine, channel, console: new GuestConsole(machine.console) };
+    return { machine, channel, console: new GuestConsole(machine.console, onConsole) };
   });
 
-  const timeoutMs = spec.bootTimeoutMs[accelerator.name];
-  await clock.time('boot', () => waitForAgent(started, timeoutMs, signal));
-  // The machine has read it long ago, and another one may want the room.
-  await initramfs.release();
+  await clock.time('boot', () => waitForAgent(started, limit, signal));
+  // The machine has read them long ago, and another one may want the room.
+  await Promise.all([initramfs.release(), held.release()]);
 
   const ended = new AbortController();
   const exited = started.machine.exited.then(async (exit) => {
@@ -123,35 +129,26 @@ interface StartedMachine {
 }
 
 /** Waits for the agent; a machine that ends first is told at once. */
-async function waitForAgent(
-  started: StartedMachine,
-  timeoutMs: number,
-  signal: AbortSignal | undefined,
-): Promise<void> {
+async function waitForAgent(started: StartedMachine, limit: BootLimit, signal: AbortSignal | undefined): Promise<void> {
   const { machine, channel, console } = started;
   const ended = new AbortController();
   let booting = true;
-  void machine.exited.then((exit) => {
-    if (booting) ended.abort(exitError(exit, 'while it booted', console.tail));
+  void machine.exited.then(async (exit) => {
+    const consoleTail = await lastWords(started);
+    if (booting) ended.abort(exitError(exit, 'while it booted', consoleTail));
   });
+  const either = followSignals(ended.signal, signal);
   try {
-    await channel.accept({ timeoutMs, signal: AbortSignal.any([ended.signal, ...(signal ? [signal] : [])]) });
+    await channel.accept({ timeoutMs: limit.remainingMs, signal: either.signal });
   } catch (error) {
     if (ended.signal.aborted) throw ended.signal.reason;
-    throw bootFailure(error, timeoutMs, console.tail);
+    if (!(error instanceof MicroVMError)) throw error;
+    if (error.code === 'ERR_AGENT_NOT_CONNECTED') throw limit.exceeded(error, console.tail);
+    throw withDetails(error, { consoleTail: console.tail });
   } finally {
     booting = false;
+    either.release();
   }
-}
-
-function bootFailure(error: unknown, timeoutMs: number, consoleTail: string): unknown {
-  if (!(error instanceof MicroVMError)) return error;
-  if (error.code !== 'ERR_AGENT_NOT_CONNECTED') return withDetails(error, { consoleTail });
-  return new MicroVMError('ERR_BOOT_TIMEOUT', `The guest's agent did not connect within ${timeoutMs} ms`, {
-    cause: error,
-    consoleTail,
-    hint: 'See consoleTail for what the guest printed last; bootTimeout raises the limit.',
-  });
 }
 
 function throwIfAborted(signal: AbortSignal | undefined): void {

@@ -1,8 +1,10 @@
 // The QEMU process: started by the addon, so that it dies with us, with its standard error kept for messages.
 
+import { once } from 'node:events';
 import type { BindingChild } from '../../binding.ts';
 import { MicroVMError } from '../../errors.ts';
 import { streamOf } from '../../host/descriptor.ts';
+import { waitAtMost } from '../../host/wait-at-most.ts';
 import { fromNative } from '../../native-error.ts';
 import { loadBinding } from '../../native.ts';
 
@@ -10,6 +12,8 @@ const ENOENT = 2;
 const SIGKILL = 9;
 /** QEMU says why it ends in a line or two. */
 const STDERR_BYTES = 4096;
+/** Milliseconds that its words may take to arrive when it has ended. */
+const LAST_WORDS_MS = 1_000;
 
 export interface QemuProcess {
   /** Resolves with what there is to say about its end: exit status and last words. */
@@ -34,11 +38,12 @@ export function startQemu(args: readonly string[], fds: readonly { fd: number; t
       hint: 'Install QEMU (Debian: apt-get install qemu-system-x86), or name it in MICROVM_QEMU.',
     });
   }
-  const lastWords = readTail(child.takeStderr());
+  const stderr = readTail(child.takeStderr());
   return {
-    ended: Promise.all([child.wait(), lastWords]).then(([{ code, signal }, words]) =>
-      [signal === undefined ? `exit code ${code}` : `signal ${signal}`, words].filter(Boolean).join(': '),
-    ),
+    ended: child.wait().then(async ({ code, signal }) => {
+      const words = await stderr.atEnd();
+      return [signal === undefined ? `exit code ${code}` : `signal ${signal}`, words].filter(Boolean).join(': ');
+    }),
     kill: () => child.kill(SIGKILL),
   };
 }
@@ -49,13 +54,26 @@ function environment(): Record<string, string> {
   );
 }
 
-async function readTail(fd: number | null): Promise<string> {
-  if (fd === null) return '';
+interface Tail {
+  /** What was said, when all of it came or nothing more can be waited for: a child of the process may hold its end open. */
+  atEnd(): Promise<string>;
+}
+
+function readTail(fd: number | null): Tail {
+  if (fd === null) return { atEnd: () => Promise.resolve('') };
+  const stream = streamOf(fd).setEncoding('utf8');
   let tail = '';
-  try {
-    for await (const text of streamOf(fd).setEncoding('utf8')) tail = (tail + String(text)).slice(-STDERR_BYTES);
-  } catch {
-    // What was read until then has to do.
-  }
-  return tail.trim();
+  stream.on('data', (text: string) => {
+    tail = (tail + text).slice(-STDERR_BYTES);
+  });
+  const closed = once(stream, 'close');
+  // What was read until a failure has to do.
+  closed.catch(() => {});
+  return {
+    async atEnd() {
+      await waitAtMost(closed, LAST_WORDS_MS);
+      stream.destroy();
+      return tail.trim();
+    },
+  };
 }

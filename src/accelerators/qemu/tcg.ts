@@ -1,9 +1,11 @@
 // The tcg accelerator: QEMU emulates the processor, our own vsock device serves it as a vhost-user back end.
 
+import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import type { BindingVsockHost } from '../../binding.ts';
 import { MicroVMError } from '../../errors.ts';
 import { type SplitPair, splitSocketPair } from '../../host/descriptor.ts';
+import { waitAtMost } from '../../host/wait-at-most.ts';
 import { fromNative } from '../../native-error.ts';
 import { loadBinding } from '../../native.ts';
 import type { Accelerator, MachineExit, ResolvedMachine, RunningMachine } from '../accelerator.ts';
@@ -14,6 +16,8 @@ import { QmpClient, type QmpEvent } from './qmp.ts';
 const OLDEST_QEMU = 6;
 const CONSOLE_FD = 3;
 const QMP_FD = 4;
+/** Milliseconds that what QEMU wrote before it ended may take to arrive. */
+const LAST_WORDS_MS = 1_000;
 
 export const tcg: Accelerator = {
   name: 'tcg',
@@ -22,11 +26,6 @@ export const tcg: Accelerator = {
   commandLine: 'no_timer_check',
 
   async start(machine, signal) {
-    if (machine.hugePages) {
-      throw new MicroVMError('ERR_NOT_SUPPORTED', 'The tcg accelerator cannot use huge pages', {
-        hint: "Leave out hugePages, or use accelerator: 'kvm'.",
-      });
-    }
     signal?.throwIfAborted();
     const running = launch(machine);
     const abort = (): void => running.killSync();
@@ -36,8 +35,8 @@ export const tcg: Accelerator = {
       signal?.throwIfAborted();
       return running;
     } catch (error) {
-      await running.kill();
-      throw error;
+      await running.discard();
+      throw signal?.aborted ? signal.reason : error;
     } finally {
       signal?.removeEventListener('abort', abort);
     }
@@ -104,7 +103,7 @@ class QemuMachine implements RunningMachine {
       await (await this.#control).execute('cont');
     } catch (error) {
       if (error instanceof MicroVMError && error.code === 'ERR_QEMU_TOO_OLD') throw error;
-      await this.kill();
+      await this.discard();
       const message = `QEMU did not start the machine: ${await this.#qemu.ended}`;
       throw new MicroVMError('ERR_QEMU_FAILED', message, { cause: error });
     }
@@ -127,6 +126,12 @@ class QemuMachine implements RunningMachine {
     return this.exited;
   }
 
+  /** Ends a machine that nobody got: there is no one to read its console to the end either. */
+  async discard(): Promise<void> {
+    this.console.destroy();
+    await this.kill();
+  }
+
   killSync(): void {
     this.#killed = true;
     this.#qemu.kill();
@@ -138,8 +143,10 @@ class QemuMachine implements RunningMachine {
 
   async #end(control: Socket): Promise<MachineExit> {
     const ended = await this.#qemu.ended;
-    // The event was written before QEMU ended, but may still be on its way through the stream.
-    if (!control.closed) await new Promise((resolve) => control.once('close', resolve));
+    // The event was written before QEMU ended, but may still be on its way through the stream. A program in QEMU's place
+    // may have handed the other end on.
+    if (!control.closed) await waitAtMost(once(control, 'close'), LAST_WORDS_MS);
+    control.destroy();
     await this.#vsock.stop();
     const reason = this.#shutdownReason;
     if (reason === 'guest-shutdown') return { reason: 'power-off' };
