@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, fchmod};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with,
     bind, connect, listen, recv, send, socket_with,
@@ -61,8 +62,8 @@ impl HostSocket {
     }
 
     /// Connects to whoever listens for the guest's connections to `port`. It never waits: a
-    /// listener whose backlog is full counts as absent.
-    pub(crate) fn connect(&self, port: u32) -> io::Result<OwnedFd> {
+    /// listener whose backlog is full gives `AGAIN`.
+    pub(crate) fn connect(&self, port: u32) -> Result<OwnedFd, Errno> {
         let mut path = OsString::from(&self.path);
         path.push(format!("_{port}"));
         let address = SocketAddrUnix::new(Path::new(&path))?;
@@ -100,13 +101,13 @@ pub(crate) fn private_listener(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn stream_socket() -> io::Result<OwnedFd> {
-    Ok(socket_with(
+fn stream_socket() -> Result<OwnedFd, Errno> {
+    socket_with(
         AddressFamily::UNIX,
         SocketType::STREAM,
         SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
         None,
-    )?)
+    )
 }
 
 /// What a client's first line asks for.

@@ -35,7 +35,8 @@ in_both_hosts!(
     credit_of_the_whole_range_is_believed_and_costs_nothing,
     a_forged_count_of_taken_bytes_stalls_only_its_connection,
     a_storm_of_resets_and_requests_leaves_the_device_working,
-    connections_above_the_limit_are_refused,
+    connections_above_the_limit_get_no_answer,
+    a_listener_whose_backlog_is_full_is_not_reported_as_absent,
     a_ring_that_claims_too_much_stops_the_device,
 );
 
@@ -336,19 +337,20 @@ fn a_storm_of_resets_and_requests_leaves_the_device_working(new: NewGuest<'_>) {
     assert!(guest.strays.len() < 5000, "{}", guest.strays.len());
 }
 
-fn connections_above_the_limit_are_refused(new: NewGuest<'_>) {
+fn connections_above_the_limit_get_no_answer(new: NewGuest<'_>) {
     let mut guest = new();
     let listener = guest.host_listens(80);
     let mut streams = Vec::new();
     let mut sockets = Vec::new();
-    let refused = loop {
-        match guest.connect(80) {
-            Ok(socket) => sockets.push(socket),
-            Err(_) => break sockets.len(),
-        }
+    for _ in 0..1024 {
+        sockets.push(guest.connect(80).unwrap());
         streams.push(listener.accept().unwrap().0);
-    };
-    assert_eq!(refused, 1024);
+    }
+    // Neither acceptance nor refusal, which would mean that nobody is there.
+    let unanswered = guest.start_connecting(80);
+    assert_unanswered(&mut guest, unanswered, sockets[1]);
+    listener.set_nonblocking(true).unwrap();
+    listener.accept().unwrap_err();
     // A client of the host is one too many as well.
     let mut client = guest.host_connects();
     assert_eq!(support::read_all(&mut client), b"");
@@ -370,6 +372,26 @@ fn a_ring_that_claims_too_much_stops_the_device(new: NewGuest<'_>) {
     let mut bytes = Vec::new();
     let _ = client.read_to_end(&mut bytes);
     assert_eq!(bytes, b"");
+}
+
+fn a_listener_whose_backlog_is_full_is_not_reported_as_absent(new: NewGuest<'_>) {
+    let mut guest = new();
+    let listener = guest.host_listens(80);
+    // One more than this may wait.
+    rustix::net::listen(&listener, 0).unwrap();
+    let waiting = guest.connect(80).unwrap();
+    let unanswered = guest.start_connecting(80);
+    assert_unanswered(&mut guest, unanswered, waiting);
+    listener.accept().unwrap();
+    guest.connect(80).unwrap();
+}
+
+/// Asserts that a request got no answer, by one that comes after it on another connection.
+fn assert_unanswered(guest: &mut Guest, request: Socket, other: Socket) {
+    guest.send_control(other, op::CREDIT_REQUEST, 0);
+    guest.pump();
+    let state = &guest.sockets[&request];
+    assert!(!state.connected && !state.reset);
 }
 
 /// Whether a connection can still be made and used.

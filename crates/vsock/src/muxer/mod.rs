@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::io::Errno;
 use vm_memory::bitmap::BitmapSlice;
 
 mod host_side;
@@ -276,6 +277,9 @@ impl Muxer {
     }
 
     /// The guest wants to reach a port of the host.
+    ///
+    /// It is refused only where nobody can be reached there. For a reason that may pass it gets no
+    /// answer: its `connect` times out (after two seconds on Linux), which tells it to try again.
     fn guest_request(&mut self, header: &Header, existing: Option<u64>) {
         if let Some(id) = existing {
             let ending = self
@@ -288,17 +292,31 @@ impl Muxer {
             // The guest forgot the old connection, which is why it uses the port again.
             self.remove(id);
         }
-        let socket = match self.is_full() {
-            false => self.host.connect(header.dst_port),
-            true => return self.refuse(header, None),
-        };
-        let Ok(socket) = socket else {
-            return self.refuse(header, None);
+        if self.is_full() {
+            return;
+        }
+        let socket = match self.host.connect(header.dst_port) {
+            Ok(socket) => socket,
+            Err(error) if may_pass(error) => return,
+            Err(_) => return self.refuse(header, None),
         };
         let connection = Connection::from_guest(header, socket, self.buffer_size());
         let id = self.new_id();
-        if self.add(id, connection).is_err() {
-            self.refuse(header, None);
-        }
+        // It fails for want of kernel memory, which may pass.
+        let _ = self.add(id, connection);
     }
+}
+
+/// Whether a listener that cannot be reached now may be there all the same: its backlog is full, or
+/// this process or its system is short of something.
+fn may_pass(error: Errno) -> bool {
+    [
+        Errno::AGAIN,
+        Errno::INTR,
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+    ]
+    .contains(&error)
 }
