@@ -20,6 +20,8 @@ use microvm_vsock::{HostEnd, VhostUserHost, VsockConfig, VsockDevice, VsockError
 use proptest::prelude::*;
 use rustix::fs::{MemfdFlags, memfd_create};
 use tempfile::TempDir;
+use vhost::vhost_user::Frontend;
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
@@ -83,6 +85,32 @@ fn a_host_with_a_front_end_stops_and_the_front_end_sees_it() {
     assert_eq!(features(&mut stream) & 1 << 32, 1 << 32);
     assert_eq!(rig.host.stop(), HostEnd::Stopped);
     assert_eq!(stream.read(&mut [0; 12]).unwrap(), 0);
+    rig.assert_gone();
+}
+
+#[test]
+fn memory_that_its_owner_could_shorten_ends_the_host() {
+    let _alone = alone();
+    let rig = Rig::new();
+    let front_end = Frontend::from_stream(rig.connect(), 3);
+    front_end.set_owner().unwrap();
+    front_end.get_features().unwrap();
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let memory = File::from(memfd_create("guest", flags).unwrap());
+    memory.set_len(1 << 20).unwrap();
+    // It is not acknowledged: what follows, if anything, is the end of the connection.
+    let _ = front_end.set_mem_table(&[VhostUserMemoryRegionInfo {
+        guest_phys_addr: 0,
+        memory_size: 1 << 20,
+        userspace_addr: 0,
+        mmap_offset: 0,
+        mmap_handle: memory.as_raw_fd(),
+    }]);
+    let end = rig.host.wait();
+    assert!(
+        matches!(&end, HostEnd::Failed(reason) if reason.contains("not sealed")),
+        "{end:?}"
+    );
     rig.assert_gone();
 }
 

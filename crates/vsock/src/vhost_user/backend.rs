@@ -7,11 +7,15 @@ use std::sync::{Mutex, MutexGuard};
 
 use microvm_virtio::{Device, DeviceError, Dispatcher, Event, QueueSet};
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::{SealFlags, fcntl_get_seals};
 use vhost::vhost_user::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost_user_backend::{ShutdownHandle, VhostUserBackend, VringMutex, VringState, VringT};
 use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_queue::{Queue, QueueT};
-use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+use vm_memory::{
+    GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionMmap,
+};
 use vmm_sys_util::epoll::EventSet;
 
 use super::end::{End, HostEnd};
@@ -212,8 +216,17 @@ impl VhostUserBackend for Shared {
     }
 
     // The memory is the one that was handed to the library.
-    fn update_memory(&self, _memory: Memory) -> io::Result<()> {
-        Ok(())
+    fn update_memory(&self, memory: Memory) -> io::Result<()> {
+        let unsealed = memory.memory().iter().any(|region| !keeps_its_size(region));
+        if !unsealed {
+            return Ok(());
+        }
+        if let Ok(memory) = memory.lock() {
+            memory.replace(GuestMemoryMmap::new());
+        }
+        let reason = "The front end's memory is not sealed against shrinking";
+        self.ask_to_end(HostEnd::Failed(reason.to_owned()));
+        Err(io::Error::other(reason))
     }
 
     fn stop_vring(&self, _index: u32) -> io::Result<()> {
@@ -244,6 +257,14 @@ impl VhostUserBackend for Shared {
         self.ask_to_end(HostEnd::Failed(reason.clone()));
         Err(io::Error::other(reason))
     }
+}
+
+/// Whether no one can shorten the file of a region. Otherwise whoever has it open could, and an
+/// access beyond its new end would end this process with SIGBUS.
+fn keeps_its_size(region: &GuestRegionMmap) -> bool {
+    region.file_offset().is_some_and(|offset| {
+        fcntl_get_seals(offset.file()).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
+    })
 }
 
 /// The vrings of a host, while the device works on them.

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -422,8 +422,10 @@ fn rx_buffer(index: u16) -> u64 {
 }
 
 fn shared_memory() -> GuestMemoryMmap {
-    let file = File::from(memfd_create("guest", MemfdFlags::CLOEXEC).unwrap());
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = File::from(memfd_create("guest", flags).unwrap());
     file.set_len(MEMORY_LEN as u64).unwrap();
+    fcntl_add_seals(&file, SealFlags::SHRINK).unwrap();
     let range = (GuestAddress(0), MEMORY_LEN, Some(FileOffset::new(file, 0)));
     GuestMemoryMmap::from_ranges_with_files([range]).unwrap()
 }
