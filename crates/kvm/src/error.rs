@@ -137,8 +137,9 @@ pub enum Error {
         /// What is wrong.
         what: &'static str,
     },
-    /// Every realtime signal has a handler already, so that none is left to kick vCPUs with.
-    #[error("No realtime signal is free to interrupt vCPUs (sigaction)")]
+    /// Every signal that may be used for it has a handler already, so that none is left to kick
+    /// vCPUs with.
+    #[error("No signal is free to interrupt vCPUs (sigaction)")]
     NoFreeSignal,
 }
 

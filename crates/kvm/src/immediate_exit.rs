@@ -63,8 +63,9 @@ impl ImmediateExit {
     ///
     /// # Errors
     ///
-    /// Where the thread cannot be signalled (`tgkill`), for instance because the user's pending
-    /// signals are at their limit. The request still holds for the next run.
+    /// Where the thread cannot be signalled (`tgkill`). That takes a process in which somebody
+    /// else uses `SIGSTKFLT`, and a user whose pending signals are at their limit. The request
+    /// still holds for the next run.
     pub fn request(&self) -> Result<(), Error> {
         let mut state = self.lock();
         state.requested = true;
@@ -206,17 +207,22 @@ fn signal_thread(thread: libc::pid_t, signal: libc::c_int) -> Result<(), Error> 
     Ok(())
 }
 
-/// The realtime signal that kicks vCPUs; its handler is installed at the first call.
+/// The signal that kicks vCPUs; its handler is installed at the first call.
 fn kick_signal() -> Result<libc::c_int, Error> {
     static SIGNAL: OnceLock<Option<libc::c_int>> = OnceLock::new();
     SIGNAL.get_or_init(install).ok_or(Error::NoFreeSignal)
 }
 
-/// Installs the handler for the first realtime signal, from the highest down, that nobody in this
-/// process uses (runtimes and profilers start at the lowest).
+/// Installs the handler for the first signal that nobody in this process uses: `SIGSTKFLT`, which
+/// no kernel sends, or else a realtime signal, from the highest down (runtimes and profilers start
+/// at the lowest).
+///
+/// The kernel refuses to send a realtime signal (`EAGAIN`) when the user has as many pending ones
+/// as `RLIMIT_SIGPENDING` allows, in whatever process: a guest that spins could not be stopped. A
+/// standard signal is sent all the same.
 fn install() -> Option<libc::c_int> {
-    (libc::SIGRTMIN()..=libc::SIGRTMAX())
-        .rev()
+    std::iter::once(libc::SIGSTKFLT)
+        .chain((libc::SIGRTMIN()..=libc::SIGRTMAX()).rev())
         .find(|&signal| is_free(signal) && install_for(signal))
 }
 
@@ -259,13 +265,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kick_signal_is_a_realtime_signal_whose_handler_does_not_restart_calls() {
+    fn kick_signal_is_one_that_nobody_sends_whose_handler_does_not_restart_calls() {
         let signal = kick_signal().unwrap();
-        assert!((libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&signal));
+        assert_eq!(signal, libc::SIGSTKFLT);
         let action = exchange(signal, None).unwrap();
         assert_ne!(action.sa_sigaction, libc::SIG_DFL);
         assert_eq!(action.sa_flags & libc::SA_RESTART, 0);
         assert_eq!(kick_signal(), Ok(signal));
+    }
+
+    #[test]
+    fn thread_is_signalled_though_the_user_may_have_no_more_pending_signals() {
+        let thread = this_thread(kick_signal().unwrap()).unwrap();
+        let set = |limit: &libc::rlimit| {
+            // SAFETY: reads the limits that live in the caller.
+            let result = unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, limit) };
+            assert_eq!(result, 0);
+        };
+        // SAFETY: all zeros is a pair of limits.
+        let mut before: libc::rlimit = unsafe { std::mem::zeroed() };
+        // SAFETY: fills the limits that live here.
+        let result = unsafe { libc::getrlimit(libc::RLIMIT_SIGPENDING, &raw mut before) };
+        assert_eq!(result, 0);
+        set(&libc::rlimit {
+            rlim_cur: 0,
+            ..before
+        });
+        let standard = signal_thread(thread, kick_signal().unwrap());
+        let other = libc::SIGRTMIN() + 5;
+        assert!(install_for(other));
+        let realtime = signal_thread(thread, other);
+        set(&before);
+        assert_eq!(standard, Ok(()));
+        assert_eq!(realtime.unwrap_err().errno(), libc::EAGAIN);
     }
 
     #[test]
