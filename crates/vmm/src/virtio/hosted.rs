@@ -5,21 +5,21 @@
 //! space: so once a reset has returned, nothing of the old driver's is touched any more, and no
 //! message has to be waited for. Handlers never block, which bounds the wait.
 
+mod core;
 mod queues;
 
 use std::num::NonZeroUsize;
-use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use microvm_virtio::{Device, DeviceError, Dispatcher, Event, QueueSet};
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
-use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use self::core::{Active, Core};
 use self::queues::HostedQueues;
 use super::error::VirtioError;
 use super::plug::{DeviceEvent, DeviceEventKind};
@@ -50,35 +50,6 @@ struct Shared {
     device_type: u32,
     features: u64,
     queue_sizes: Vec<u16>,
-}
-
-struct Core {
-    /// Gone with the stop or a failure for good, so that what it holds on the host is gone then,
-    /// too.
-    device: Option<Box<dyn Device<GuestMemoryMmap>>>,
-    active: Option<Active>,
-    paused: bool,
-    stopped: bool,
-}
-
-/// The queues of a device without a driver.
-struct NoQueues;
-
-impl QueueSet for NoQueues {
-    fn count(&self) -> usize {
-        0
-    }
-
-    fn queue(&mut self, _index: usize) -> Option<&mut Queue> {
-        None
-    }
-
-    fn signal(&self, _index: usize) {}
-}
-
-struct Active {
-    queues: HostedQueues,
-    dispatcher: Dispatcher,
 }
 
 impl HostedDevice {
@@ -224,62 +195,6 @@ impl DeviceHost for HostedDevice {
 impl Drop for HostedDevice {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-impl Core {
-    /// Calls the device; a panic in it becomes an error, as it may be the guest's doing and must
-    /// not end the process.
-    fn call<T>(
-        &mut self,
-        call: impl FnOnce(&mut dyn Device<GuestMemoryMmap>) -> T,
-    ) -> Result<T, VirtioError> {
-        let device = self.device.as_mut().ok_or(VirtioError::Stopped)?;
-        catch_unwind(AssertUnwindSafe(|| call(device.as_mut()))).map_err(|_| VirtioError::Panic)
-    }
-
-    fn source(&self) -> Option<BorrowedFd<'_>> {
-        let device = self.device.as_ref()?;
-        catch_unwind(AssertUnwindSafe(|| device.event_source())).ok()?
-    }
-
-    fn dispatch(
-        &mut self,
-        event: Event,
-        memory: &GuestMemoryMmap,
-        kicks: &[EventFd],
-    ) -> Result<(), VirtioError> {
-        let Self { device, active, .. } = self;
-        let Some(device) = device else {
-            return Ok(());
-        };
-        let Some(active) = active else {
-            return match event {
-                // Connections to the host end properly without a driver, too.
-                Event::Host => catch_unwind(AssertUnwindSafe(|| {
-                    device.host_event(memory, &mut NoQueues)
-                }))
-                .map_err(|_| VirtioError::Panic)?
-                .map_err(VirtioError::Device),
-                Event::Kick(_) => Ok(()),
-            };
-        };
-        let left = catch_unwind(AssertUnwindSafe(|| {
-            active
-                .dispatcher
-                .handle(event, device.as_mut(), memory, &mut active.queues)
-        }))
-        .map_err(|_| VirtioError::Panic)??;
-        if left {
-            for kick in active
-                .dispatcher
-                .take_pending()
-                .filter_map(|i| kicks.get(i))
-            {
-                let _ = kick.write(1);
-            }
-        }
-        Ok(())
     }
 }
 
