@@ -103,7 +103,8 @@ pub trait Device<M: GuestMemory>: Send {
         queues: &mut dyn QueueSet,
     ) -> Result<(), DeviceError>;
 
-    /// [`Device::event_source`] is readable, or was until a moment ago.
+    /// [`Device::event_source`] is readable, or was until a moment ago. It may come while no driver
+    /// is ready; then there are no queues.
     ///
     /// # Errors
     ///
