@@ -40,7 +40,11 @@ async function threads(): Promise<string[]> {
   const names = await Promise.all(
     (await readdir('/proc/self/task')).map((id) => readFile(`/proc/self/task/${id}/comm`, 'utf8').catch(() => '')),
   );
-  return names.map((name) => name.trim()).toSorted();
+  // The addon's pool for blocking calls grows when it is needed and shrinks when it is not.
+  return names
+    .map((name) => name.trim())
+    .filter((name) => name !== 'tokio-rt-worker')
+    .toSorted();
 }
 
 /** The children of all threads of this process. */

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use microvm_vmm::boot::{ExtractError, extract_vmlinux as extract};
 use microvm_vmm::{
-    ExitReason, Machine, MachineConfig, VhostUserConfig, VhostUserPeer, VsockConfig,
+    ExitReason, Machine, MachineConfig, VhostUserConfig, VhostUserPeer, VsockConfig, reaper,
 };
 use napi::Env;
 use napi::bindgen_prelude::{BigInt, PromiseRaw};
@@ -154,12 +154,14 @@ impl BindingMachine {
         pressed.map_err(|error| error.into_js(&env))
     }
 
-    /// Ends the machine; resolves when its threads are joined. Idempotent.
+    /// Ends the machine; resolves when nothing of it is left, which the kernel may take tens of
+    /// milliseconds for. Idempotent.
     #[napi(catch_unwind)]
     pub fn stop<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, ()>> {
         let machine = self.machine.clone();
         promise::blocking(env, move || {
             machine.stop();
+            reaper::wait_idle();
             Ok(())
         })
     }

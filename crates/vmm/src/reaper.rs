@@ -3,39 +3,58 @@
 //! Closing a virtual machine takes the kernel up to tens of milliseconds. A machine hands what it
 //! has left to a thread of its own, which is gone when it has closed it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+/// A thread that drops something; empty once it was joined. Whoever joins it holds the lock, so
+/// that all who wait for it return when it is gone.
+type Reaper = Arc<Mutex<Option<JoinHandle<()>>>>;
+
 /// Threads that nobody has joined yet.
-static THREADS: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
+static REAPERS: Mutex<Vec<Reaper>> = Mutex::new(Vec::new());
 
 /// Drops `value` on a thread of its own; on this one if there can be no other.
 pub fn reap<T: Send + 'static>(value: T) {
-    let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
-    // Those that are done keep nothing but their stack; joining them does not wait.
-    let (done, mut running): (Vec<_>, Vec<_>) =
-        threads.drain(..).partition(JoinHandle::is_finished);
-    join(done);
     // Where no thread can be made, the closure is dropped here and now, and `value` with it.
     let reaper = std::thread::Builder::new()
         .name("microvm-reaper".into())
         .spawn(move || drop(value));
-    running.extend(reaper);
-    *threads = running;
+    let mut reapers = lock(&REAPERS);
+    // One that is being joined is locked: it may stay until the next time.
+    reapers.retain(|reaper| match reaper.try_lock() {
+        Ok(mut reaper) => !join_if_finished(&mut reaper),
+        Err(_) => true,
+    });
+    reapers.extend(reaper.ok().map(|thread| Arc::new(Mutex::new(Some(thread)))));
 }
 
-/// Waits until what was handed over so far has been dropped, and its threads are gone. Of several
-/// callers at a time only the first one waits.
+/// Waits until what was handed over so far has been dropped, and its threads are gone.
 pub fn wait_idle() {
-    let threads = std::mem::take(&mut *THREADS.lock().unwrap_or_else(PoisonError::into_inner));
-    join(threads);
+    let reapers = lock(&REAPERS).clone();
+    for reaper in &reapers {
+        let mut reaper = lock(reaper);
+        reaper.take().map(join);
+    }
+    lock(&REAPERS).retain(|reaper| !reapers.iter().any(|joined| Arc::ptr_eq(joined, reaper)));
 }
 
-fn join(threads: Vec<JoinHandle<()>>) {
-    for thread in threads {
-        // A panic while dropping has ended that thread; there is nothing to add here.
-        let _ = thread.join();
+/// True when the thread is gone.
+fn join_if_finished(reaper: &mut Option<JoinHandle<()>>) -> bool {
+    match reaper.take_if(|thread| thread.is_finished()) {
+        // It keeps nothing but its stack: this does not wait.
+        Some(thread) => join(thread),
+        None => return reaper.is_none(),
     }
+    true
+}
+
+fn join(thread: JoinHandle<()>) {
+    // A panic while dropping has ended that thread; there is nothing to add here.
+    let _ = thread.join();
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -59,5 +78,32 @@ mod tests {
         }
         wait_idle();
         assert_eq!(count.load(Ordering::SeqCst), 10);
+    }
+
+    #[test]
+    fn everyone_who_waits_returns_when_it_is_dropped() {
+        struct Slow(Arc<AtomicUsize>, std::sync::mpsc::Receiver<()>);
+        impl Drop for Slow {
+            fn drop(&mut self) {
+                let _ = self.1.recv();
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let count = Arc::new(AtomicUsize::new(0));
+        let (release, released) = std::sync::mpsc::channel();
+        reap(Slow(Arc::clone(&count), released));
+        let waiters: Vec<_> = (0..4)
+            .map(|_| {
+                let count = Arc::clone(&count);
+                std::thread::spawn(move || {
+                    wait_idle();
+                    count.load(Ordering::SeqCst)
+                })
+            })
+            .collect();
+        release.send(()).unwrap();
+        for waiter in waiters {
+            assert_eq!(waiter.join().unwrap(), 1);
+        }
     }
 }
