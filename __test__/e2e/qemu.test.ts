@@ -1,10 +1,11 @@
 // What only the tcg accelerator can meet: QEMU itself missing, refusing or dying.
 
-import { writeFile } from 'node:fs/promises';
+import { readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 
 import { MicroVM, MicroVMError } from '../../index.ts';
+import { cacheFolder } from '../../src/cache/folder.ts';
 import { bootGuest, privateRuntimeFolder } from '../helpers/guest.ts';
 import { children, holdings } from '../helpers/leftovers.ts';
 import { temporaryFolder } from '../helpers/temporary-folder.ts';
@@ -88,6 +89,23 @@ for (const [what, script] of [
     t.deepEqual(await holdings(), before);
   });
 }
+
+test.serial(
+  'the kernel and the userland of a machine that is being made are held, and let go when that fails',
+  async (t) => {
+    process.env['MICROVM_QEMU'] = '/bin/false';
+    const marks = async (): Promise<string[]> =>
+      (await readdir(join(cacheFolder(), 'holds'))).filter((mark) => mark.includes(`@${process.pid}-`));
+    let held: Promise<string[]> | undefined;
+    const onPhase = (phase: string): void => {
+      if (phase === 'initramfs') held = marks();
+    };
+    await t.throwsAsync(MicroVM.create({ accelerator: 'tcg', onPhase }), { code: 'ERR_QEMU_FAILED' });
+    const kinds = (await held)?.map((mark) => /^guest%2F[a-z]+/.exec(mark)?.[0]).toSorted();
+    t.deepEqual(kinds, ['guest%2Fdebian', 'guest%2Fuserland']);
+    t.deepEqual(await marks(), []);
+  },
+);
 
 test.serial('a signal aborted while QEMU starts is ERR_ABORTED, and nothing is left', async (t) => {
   const program = join(await temporaryFolder(t), 'qemu');
