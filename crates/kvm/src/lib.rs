@@ -36,7 +36,7 @@ pub use error::{Errno, Error};
 pub use exit::{Exit, InternalError};
 pub use immediate_exit::{ImmediateExit, block_other_signals};
 pub use kvm::{DEFAULT_DEVICE, Kvm};
-pub use memory_region::{HugePages, MemoryRegion, PAGE_SIZE};
+pub use memory_region::{HugePages, MemoryRegion, PAGE_SIZE, guest_memory_file};
 pub use runner::VirtualCpuRunner;
 pub use virtual_cpu::VirtualCpu;
 pub use virtual_machine::VirtualMachine;

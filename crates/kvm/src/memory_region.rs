@@ -3,8 +3,9 @@
 //! The guest may change this memory at any time, so nothing here hands out Rust references to it:
 //! bytes are copied in and out, or reached through `vm-memory`'s volatile accessors.
 
+use std::ffi::CStr;
 use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::sync::Arc;
 
 use vm_memory::mmap::MmapRegionError;
@@ -84,7 +85,7 @@ impl MemoryRegion {
     /// `ENOMEM` where the host's pool has too few huge pages.
     pub fn memfd(length: u64, huge_pages: HugePages) -> Result<Self, Error> {
         let size = checked_length(length, huge_pages.page_size())?;
-        let file = memfd(length, huge_pages)?;
+        let file = guest_memory_file(c"guest-memory", length, huge_pages)?;
         let mut flags = libc::MAP_SHARED;
         if huge_pages == HugePages::Off {
             flags |= libc::MAP_NORESERVE;
@@ -198,15 +199,14 @@ fn checked_length(length: u64, page_size: u64) -> Result<usize, Error> {
     }
 }
 
-fn memfd(length: u64, huge_pages: HugePages) -> Result<File, Error> {
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | huge_pages.memfd_flags();
-    // SAFETY: the name is a constant string with its NUL.
-    let raw = unsafe { libc::memfd_create(c"guest-memory".as_ptr(), flags) };
-    if raw < 0 {
-        return Err(Error::of("memfd_create")(Errno::last()));
-    }
-    // SAFETY: the call above made this descriptor and handed it to nobody else.
-    let file = unsafe { File::from_raw_fd(raw) };
+/// A memfd for guest memory: `length` bytes of zeros, of which nobody can take any away. `name` is
+/// for `/proc`.
+///
+/// # Errors
+///
+/// Where `memfd_create`, `ftruncate` or `fcntl` fails.
+pub fn guest_memory_file(name: &CStr, length: u64, huge_pages: HugePages) -> Result<File, Error> {
+    let file = memfd(name, huge_pages)?;
     file.set_len(length).map_err(|error| Error::Call {
         call: "ftruncate",
         source: Errno::from(error),
@@ -220,6 +220,25 @@ fn memfd(length: u64, huge_pages: HugePages) -> Result<File, Error> {
         return Err(Error::of("fcntl")(Errno::last()));
     }
     Ok(file)
+}
+
+fn memfd(name: &CStr, huge_pages: HugePages) -> Result<File, Error> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | huge_pages.memfd_flags();
+    // A host may refuse files that could be executed (sysctl vm.memfd_noexec); kernels before 6.3
+    // do not know the flag.
+    let mut raw = create(name, flags | libc::MFD_NOEXEC_SEAL);
+    if matches!(&raw, Err(error) if error.errno() == libc::EINVAL) {
+        raw = create(name, flags);
+    }
+    let raw = raw.map_err(Error::of("memfd_create"))?;
+    // SAFETY: the call above made this descriptor and handed it to nobody else.
+    Ok(unsafe { File::from_raw_fd(raw) })
+}
+
+fn create(name: &CStr, flags: libc::c_uint) -> Result<RawFd, Errno> {
+    // SAFETY: the name ends with its NUL and lives until the call returns.
+    let raw = unsafe { libc::memfd_create(name.as_ptr(), flags) };
+    if raw < 0 { Err(Errno::last()) } else { Ok(raw) }
 }
 
 #[cfg(test)]
@@ -282,10 +301,13 @@ mod tests {
 
     #[test]
     fn file_of_a_memfd_region_is_sealed_and_shares_the_memory() {
-        use std::os::unix::fs::FileExt;
+        use std::os::unix::fs::{FileExt, PermissionsExt};
+        let knows_noexec = || std::fs::exists("/proc/sys/vm/memfd_noexec").unwrap();
         let region = MemoryRegion::memfd(4096, HugePages::Off).unwrap();
         let file = region.file().unwrap();
         assert!(file.set_len(0).is_err());
+        let executable = PermissionsExt::from_mode(0o700);
+        assert!(file.set_permissions(executable).is_err() || !knows_noexec());
         file.write_at(b"shared", 10).unwrap();
         let mut buffer = [0; 6];
         region.read(10, &mut buffer).unwrap();

@@ -7,9 +7,9 @@ mod load;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::Arc;
 
+use microvm_kvm::{HugePages, guest_memory_file};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryRegion, GuestRegionMmap};
 
@@ -123,36 +123,15 @@ pub fn ranges(bytes: u64) -> impl Iterator<Item = (u64, u64)> {
 }
 
 fn create_file(bytes: u64, page_size: PageSize) -> Result<File, MemoryError> {
-    let failed = |operation| {
-        move || MemoryError::File {
-            bytes,
-            operation,
-            source: io::Error::last_os_error(),
-        }
+    let huge_pages = match page_size {
+        PageSize::Base => HugePages::Off,
+        PageSize::Huge => HugePages::TwoMebibytes,
     };
-    let mut flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    if page_size == PageSize::Huge {
-        flags |= libc::MFD_HUGETLB | libc::MFD_HUGE_2MB;
-    }
-    // SAFETY: the name is a NUL-terminated string with static lifetime.
-    let fd = unsafe { libc::memfd_create(c"microvm-ram".as_ptr(), flags) };
-    if fd < 0 {
-        return Err(failed("memfd_create")());
-    }
-    // SAFETY: `fd` is a fresh descriptor that nothing else owns.
-    let file = unsafe { File::from_raw_fd(fd) };
-    file.set_len(bytes).map_err(|source| MemoryError::File {
+    guest_memory_file(c"microvm-ram", bytes, huge_pages).map_err(|error| MemoryError::File {
         bytes,
-        operation: "ftruncate",
-        source,
-    })?;
-    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-    // SAFETY: fcntl with integers only, on a descriptor that `file` keeps open.
-    let sealed = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) };
-    if sealed < 0 {
-        return Err(failed("fcntl(F_ADD_SEALS)")());
-    }
-    Ok(file)
+        operation: error.call(),
+        source: io::Error::from_raw_os_error(error.errno()),
+    })
 }
 
 fn map(
