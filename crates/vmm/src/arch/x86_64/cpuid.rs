@@ -15,6 +15,8 @@ const HTT: u32 = 1 << 28;
 const CMP_LEGACY: u32 = 1 << 1;
 /// Leaf 0x80000001, ECX: the host's own virtualization extensions (AMD).
 const SVM: u32 = 1 << 2;
+/// Leaf 0x80000001, ECX: performance counters of the core and of the north bridge (AMD).
+const PERF_COUNTERS: u32 = 1 << 23 | 1 << 24;
 /// Leaves that describe topology by levels; made anew.
 const TOPOLOGY_LEAVES: [u32; 2] = [0xb, 0x1f];
 /// Level numbers of [`TOPOLOGY_LEAVES`].
@@ -40,7 +42,8 @@ impl Topology {
 /// The CPUID of one vCPU.
 ///
 /// Nested virtualization is hidden: it widens what a guest can reach in the host's kernel.
-/// Performance counters are hidden too: they cost the guest's start and tell about the host.
+/// Performance counters are hidden too: they cost the guest's start and tell about the host. (Not
+/// AMD's first four: those have no CPUID bit, a guest on AMD may always count on them.)
 #[must_use]
 pub fn guest_cpuid(supported: &CpuId, topology: Topology, tsc_deadline: bool) -> CpuId {
     let mut entries: Vec<_> = supported
@@ -91,7 +94,7 @@ fn adapt(entry: &mut kvm_cpuid_entry2, topology: Topology, tsc_deadline: bool) {
             (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0);
         }
         0x8000_0001 => {
-            entry.ecx &= !SVM;
+            entry.ecx &= !(SVM | PERF_COUNTERS);
             if cpus == 1 {
                 entry.ecx &= !CMP_LEGACY;
             }
@@ -193,7 +196,7 @@ mod tests {
             leaf(1, 0, 0x0708_0800, VMX | 1, 0xffff),
             leaf(0xa, 1, 2, 3, 4),
             leaf(0xb, 9, 9, 9, 9),
-            leaf(0x8000_0001, 0, 0, SVM | CMP_LEGACY | 1, 0),
+            leaf(0x8000_0001, 0, 0, SVM | PERF_COUNTERS | CMP_LEGACY | 1, 0),
             leaf(0x8000_0008, 0x3030, 0, 0x0001_703f, 0),
             leaf(0x8000_001d, 0x1c_c163, 0, 0, 0),
             leaf(0x8000_001e, 7, 0x103, 2, 0),
