@@ -24,6 +24,8 @@ test(refuses, ['run', '--accelerator', 'hvf', '--', 'true'], /accelerator/, /tcg
 test(refuses, ['run', '--kernel', '/no/such/kernel', '--', 'true'], /ERR_KERNEL_MISSING/);
 test(refuses, ['run', '--kernel', '/etc/passwd', '--', 'true'], /ERR_KERNEL_/);
 test(refuses, ['run', '--rootfs', '/no/such/folder', '--', 'true'], /ERR_ROOTFS_MISSING/);
+test(refuses, ['run', '--timeout', '0', '--', 'true'], /timeout/);
+test(refuses, ['run', '--cwd', '', '--', 'true'], /cwd/);
 test(refuses, ['run'], /No command to run/);
 test(refuses, ['cache', 'cleen'], /Did you mean clean\?/);
 test(refuses, [], /Usage/);
@@ -40,7 +42,7 @@ test('--json reports a failure as data', async (t) => {
 });
 
 test('--help goes to stdout with 0, also behind a command', async (t) => {
-  for (const args of [['--help'], ['run', '--help'], ['cache', '-h'], ['help', 'run']]) {
+  for (const args of [['--help'], ['run', '--help'], ['cache', '-h'], ['cache', 'clean', '--help'], ['help', 'run']]) {
     const { stdout, stderr, exitCode } = await microvm(args);
     t.is(exitCode, 0, args.join(' '));
     t.is(stderr, '');

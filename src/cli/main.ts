@@ -66,6 +66,13 @@ function print(text: string): number {
   return 0;
 }
 
+// A reader that has seen enough (`microvm run … | head`) is no failure.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+  });
+}
+
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {

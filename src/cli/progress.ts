@@ -18,10 +18,12 @@ export interface Progress {
   /** A phase of the start. */
   phase(name: BootPhase): void;
   say(text: string): void;
+  /** A line that stays. */
+  note(text: string): void;
   clear(): void;
 }
 
-const silent: Progress = { phase: () => {}, say: () => {}, clear: () => {} };
+const silent: Progress = { phase: () => {}, say: () => {}, note: () => {}, clear: () => {} };
 
 /** A spinner on `stream`, or nothing where that is no terminal. */
 export function startProgress(stream: NodeJS.WriteStream, enabled: boolean): Progress {
@@ -34,6 +36,10 @@ export function startProgress(stream: NodeJS.WriteStream, enabled: boolean): Pro
     },
     say: (text) => {
       spinner.text = text;
+    },
+    note: (text) => {
+      spinner.clear();
+      stream.write(`microvm: ${text}\n`);
     },
     clear: () => spinner.clear().stop(),
   };

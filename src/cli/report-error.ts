@@ -29,10 +29,6 @@ export function errorAsText(error: unknown, stream: NodeJS.WriteStream): string 
     return `${red} ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`;
   }
   const lines = [`${red} ${error.message} ${dim(`(${error.code})`)}`];
-  for (const { path, value, allowed } of error.problems ?? []) {
-    lines.push(`  ${path}: ${value}; allowed: ${allowed}`);
-  }
-  for (const place of error.lookedAt ?? []) lines.push(`  looked at ${place}`);
   if (error.hint !== undefined) lines.push(`  ${error.hint}`);
   if (error.consoleTail !== undefined && error.consoleTail.trim() !== '') {
     lines.push(dim('  the guest console ended with:'));

@@ -5,16 +5,17 @@ import { styleText } from 'node:util';
 import { type CacheEntry, cacheFolder, cleanCache, listCache } from '../../cache/cache.ts';
 import { type OptionTable, parseArguments, UsageError } from '../arguments.ts';
 import { nearest } from '../../config/suggest.ts';
-import type { HelpPage } from '../help.ts';
+import { type HelpPage, renderHelp } from '../help.ts';
 
 const options = {
+  all: { type: 'boolean', help: 'clean: remove kernels, userlands and tools too; set-up fetches them again' },
   json: { type: 'boolean', help: 'Print JSON' },
   help: { type: 'boolean', short: 'h', help: 'Show this page' },
 } as const satisfies OptionTable;
 
 const commands = {
   ls: 'List what is cached, with sizes',
-  clean: 'Remove what no running machine uses',
+  clean: 'Remove images that are made anew when they are missed, unless a machine uses them',
 } as const;
 
 export const cachePage: HelpPage = {
@@ -29,19 +30,26 @@ export const cachePage: HelpPage = {
 
 /** Runs the command; resolves with the exit code. */
 export async function cache(argv: readonly string[]): Promise<number> {
-  const [verb = 'ls', ...rest] = argv;
-  const given = parseArguments(rest, options);
-  if (given.rest.length > 0) throw new UsageError(`Unexpected word '${given.rest[0]}'`);
+  // Options may stand on either side of the verb.
+  const before = parseArguments(argv, options);
+  const [verb = 'ls', ...rest] = before.rest;
+  const after = parseArguments(rest, options);
+  const flag = (name: keyof typeof options): boolean => before.flag(name) || after.flag(name);
+  if (after.rest[0] !== undefined) throw new UsageError(`Unexpected word '${after.rest[0]}'`);
+  if (flag('help')) {
+    process.stdout.write(renderHelp(cachePage, process.stdout));
+    return 0;
+  }
   switch (verb) {
     case 'ls': {
       const entries = await listCache();
-      if (given.flag('json')) printJson({ folder: cacheFolder(), entries });
+      if (flag('json')) printJson({ folder: cacheFolder(), entries });
       else process.stdout.write(table(entries));
       return 0;
     }
     case 'clean': {
-      const { removed, kept } = await cleanCache();
-      if (given.flag('json')) printJson({ folder: cacheFolder(), removed, kept });
+      const { removed, kept } = await cleanCache({ all: flag('all') });
+      if (flag('json')) printJson({ folder: cacheFolder(), removed, kept });
       else process.stdout.write(cleaned(removed, kept));
       return 0;
     }
@@ -66,7 +74,8 @@ function table(entries: readonly CacheEntry[]): string {
 
 function cleaned(removed: readonly CacheEntry[], kept: readonly CacheEntry[]): string {
   const freed = removed.reduce((sum, { bytes }) => sum + bytes, 0);
-  const rest = kept.length === 0 ? '' : `, ${kept.length} in use and kept`;
+  const inUse = kept.filter((entry) => entry.inUse).length;
+  const rest = inUse === 0 ? '' : `, ${inUse} in use and kept`;
   return `Removed ${removed.length} entries, ${size(freed)}${rest}\n`;
 }
 

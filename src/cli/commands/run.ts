@@ -3,9 +3,11 @@
 import { MicroVMError } from '../../errors.ts';
 import type { MicroVMOptions } from '../../config/options.ts';
 import { MicroVM, type ExecResult } from '../../micro-vm.ts';
+import { prepareCommand } from '../../vm/exec.ts';
 import { type OptionTable, parseArguments, type ParsedArguments, UsageError } from '../arguments.ts';
-import { INTERRUPTED, OWN_FAILURE, TERMINATED, TIMED_OUT } from '../exit-codes.ts';
+import { OWN_FAILURE, TIMED_OUT } from '../exit-codes.ts';
 import type { HelpPage } from '../help.ts';
+import { type Interruption, interruptible } from '../interruption.ts';
 import { type Progress, startProgress } from '../progress.ts';
 import { errorAsData, errorAsText } from '../report-error.ts';
 import { readAll } from '../standard-input.ts';
@@ -37,6 +39,11 @@ const options = {
   },
   cwd: { type: 'string', value: 'DIR', help: 'Working folder in the guest' },
   timeout: { type: 'string', value: 'MS', help: 'End the command after so many milliseconds (exit code 124)' },
+  'boot-timeout': {
+    type: 'string',
+    value: 'MS',
+    help: 'How long the guest may take to boot (default 30000 on kvm, 120000 on tcg)',
+  },
   console: { type: 'boolean', help: 'Copy the guest console to standard error' },
   json: { type: 'boolean', help: 'Print one JSON object with output, exit code, timings or the error' },
   help: { type: 'boolean', short: 'h', help: 'Show this page' },
@@ -72,34 +79,25 @@ export async function run(argv: readonly string[]): Promise<number> {
     throw new UsageError('No command to run', 'microvm run -- COMMAND');
   }
 
-  const interruption = new AbortController();
-  let interrupted: number | undefined;
-  const onSignal = (signal: NodeJS.Signals): void => {
-    interrupted = signal === 'SIGINT' ? INTERRUPTED : TERMINATED;
-    interruption.abort();
-  };
-  process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+  const interruption = interruptible();
   const progress = startProgress(process.stderr, !given.flag('json') && !given.flag('console'));
   try {
     const request = {
       machine: machineOptions(given, interruption.signal),
-      exec: {
-        timeout: milliseconds(given.text('timeout')),
-        cwd: given.text('cwd'),
-        signal: interruption.signal,
-      },
+      exec: { timeout: milliseconds(given, 'timeout'), cwd: given.text('cwd'), signal: interruption.signal },
       file,
       args,
     };
-    return await runOnce(given, request, progress);
+    prepareCommand(file, args, request.exec);
+    return await runOnce(given, request, interruption, progress);
   } catch (error) {
     progress.clear();
-    if (interrupted !== undefined) return interrupted;
+    if (interruption.exitCode !== undefined) return interruption.exitCode;
     if (given.flag('json')) printJson({ error: errorAsData(error) });
     else process.stderr.write(errorAsText(error, process.stderr));
     return error instanceof MicroVMError && error.code === 'ERR_EXEC_TIMEOUT' ? TIMED_OUT : OWN_FAILURE;
   } finally {
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
+    interruption.end();
   }
 }
 
@@ -114,11 +112,21 @@ interface Request {
   readonly args: readonly string[];
 }
 
-async function runOnce(given: ParsedArguments, request: Request, progress: Progress): Promise<number> {
-  const input = given.flag('interactive') ? await readAll(process.stdin) : undefined;
-  const vm = await MicroVM.create({ ...request.machine, onPhase: progress.phase });
+async function runOnce(
+  given: ParsedArguments,
+  request: Request,
+  interruption: Interruption,
+  progress: Progress,
+): Promise<number> {
+  const input = given.flag('interactive') ? await readAll(process.stdin, interruption.signal) : undefined;
+  const vm = await MicroVM.create({
+    ...request.machine,
+    onPhase: progress.phase,
+    ...(given.flag('console') && { onConsole: (chunk: Uint8Array) => process.stderr.write(chunk) }),
+  });
+  interruption.again = () => void vm.kill();
   try {
-    if (given.flag('console')) vm.console.pipe(process.stderr, { end: false });
+    if (vm.accelerator === 'tcg' && request.machine.accelerator !== 'tcg') progress.note(vm.acceleratorReason);
     progress.say(`running ${request.file}`);
     const result = await vm.exec(request.file, request.args, {
       ...request.exec,
@@ -135,7 +143,6 @@ async function runOnce(given: ParsedArguments, request: Request, progress: Progr
         timings: vm.timings,
       });
     } else {
-      if (vm.accelerator === 'tcg' && request.machine.accelerator !== 'tcg') note(vm.acceleratorReason);
       process.stdout.write(result.stdout);
       process.stderr.write(result.stderr);
       if (result.timedOut) process.stderr.write(`microvm: the command ran longer than ${request.exec.timeout} ms\n`);
@@ -144,11 +151,6 @@ async function runOnce(given: ParsedArguments, request: Request, progress: Progr
   } finally {
     await vm.stop();
   }
-}
-
-// A person wonders why it is slow; a script wants the command's own stderr and has --json.
-function note(reason: string): void {
-  if (process.stderr.isTTY) process.stderr.write(`microvm: ${reason}\n`);
 }
 
 function asText(result: ExecResult<Buffer>): Record<string, unknown> {
@@ -167,12 +169,13 @@ function machineOptions(given: ParsedArguments, signal: AbortSignal): MicroVMOpt
     cpus: wholeNumber('cpus', given.text('cpus')),
     memory: given.text('memory'),
     env: environment(given.texts('env')),
+    bootTimeout: milliseconds(given, 'boot-timeout'),
     signal,
   };
 }
 
-function milliseconds(text: string | undefined): number | undefined {
-  return wholeNumber('timeout', text);
+function milliseconds(given: ParsedArguments, option: string): number | undefined {
+  return wholeNumber(option, given.text(option));
 }
 
 function wholeNumber(option: string, text: string | undefined): number | undefined {
