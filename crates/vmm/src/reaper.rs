@@ -32,8 +32,11 @@ pub fn reap<T: Send + 'static>(value: T) {
 pub fn wait_idle() {
     let reapers = lock(&REAPERS).clone();
     for reaper in &reapers {
+        // The lock is kept while it is joined: others who wait come out when it is gone.
         let mut reaper = lock(reaper);
-        reaper.take().map(join);
+        if let Some(thread) = reaper.take() {
+            join(thread);
+        }
     }
     lock(&REAPERS).retain(|reaper| !reapers.iter().any(|joined| Arc::ptr_eq(joined, reaper)));
 }

@@ -169,6 +169,10 @@ impl Shared {
     }
 }
 
+/// The size of a ring is the front end's business: QEMU offers 1024 entries over MMIO, whatever the
+/// device would like.
+const LARGEST_RING: u16 = 1024;
+
 impl VhostUserBackend for Shared {
     type Bitmap = ();
     type Vring = VringMutex<Memory>;
@@ -183,7 +187,7 @@ impl VhostUserBackend for Shared {
             .as_ref()
             .map(|hosted| Device::<GuestMemoryMmap>::queue_sizes(&hosted.device));
         let largest = sizes.and_then(|sizes| sizes.iter().max().copied());
-        usize::from(largest.unwrap_or(1))
+        usize::from(largest.unwrap_or(1).max(LARGEST_RING))
     }
 
     fn features(&self) -> u64 {
