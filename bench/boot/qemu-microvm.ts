@@ -20,6 +20,8 @@ function qemuArguments(machine: ResolvedMachine): string[] {
     ['-display', 'none'],
     ['-machine', 'microvm,x-option-roms=off,pit=off,pic=off,rtc=off,isa-serial=on,memory-backend=ram'],
     ['-enable-kvm', '-cpu', 'host'],
+    // Virtio as our own monitor offers it: version 1.
+    ['-global', 'virtio-mmio.force-legacy=false'],
     ['-smp', String(machine.cpus), '-m', `${machine.memoryBytes / 1024}K`],
     ['-object', `memory-backend-memfd,id=ram,size=${machine.memoryBytes},share=on`],
     ['-kernel', machine.kernel.image, '-initrd', machine.initramfs, '-append', machine.commandLine],
