@@ -1,4 +1,4 @@
-// The medians of a run, as a table for people and as plain data.
+// The figures of a run, as a table for people and as plain data.
 
 import type { Round } from './round.ts';
 
@@ -27,19 +27,21 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2;
 }
 
-function medianOf(row: Row, figure: Figure): number {
-  return median(row.rounds.map((round) => round[figure]));
+/** Times as their median; memory as the most of all rounds, for later ones find what earlier ones gave back. */
+function figureOf(row: Row, figure: Figure): number {
+  const values = row.rounds.map((round) => round[figure]);
+  return figure === 'memoryBytes' ? Math.max(...values) : median(values);
 }
 
-/** A Markdown table: medians, and each row's ratio to the last, which is the reference. */
+/** A Markdown table, with each row's ratio to the last, which is the reference. */
 export function table(rows: readonly Row[]): string {
   const reference = rows.at(-1);
   const header = ['', ...FIGURES.map(({ title, unit }) => `${title} (${unit})`)];
   const lines = rows.map((row) => [
     row.name,
     ...FIGURES.map(({ figure, scale }) => {
-      const value = medianOf(row, figure);
-      const ratio = reference && row !== reference ? ` = ${(value / medianOf(reference, figure)).toFixed(2)} ×` : '';
+      const value = figureOf(row, figure);
+      const ratio = reference && row !== reference ? ` = ${(value / figureOf(reference, figure)).toFixed(2)} ×` : '';
       return `${(value / scale).toFixed(1)}${ratio}`;
     }),
   ]);
@@ -51,6 +53,6 @@ export function summary(rows: readonly Row[]): object {
   return rows.map((row) => ({
     name: row.name,
     rounds: row.rounds,
-    median: Object.fromEntries(FIGURES.map(({ figure }) => [figure, medianOf(row, figure)])),
+    figures: Object.fromEntries(FIGURES.map(({ figure }) => [figure, figureOf(row, figure)])),
   }));
 }
