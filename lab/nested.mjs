@@ -16,6 +16,8 @@ import { sessionScript } from './session.mjs';
 
 const CURRENT = join(LAB_KERNEL.folder, 'current');
 const CONSOLE_TAIL = 4000;
+/** The emulator lacks some features of the processor model; nobody here needs them. */
+const MISSING_FEATURES = /.*warning: TCG doesn't support requested feature.*\n/g;
 
 /**
  * @typedef {object} LabSettings
@@ -106,12 +108,12 @@ async function runMachine(lab, qemu) {
   );
   let consoleTail = '';
   let status = '';
-  for (const stream of [serial, complaints]) {
-    stream.setEncoding('utf8').on('data', (text) => {
-      consoleTail = (consoleTail + text).slice(-CONSOLE_TAIL);
-      if (lab.verbose) process.stderr.write(text);
-    });
-  }
+  const keep = (text) => {
+    consoleTail = (consoleTail + text).slice(-CONSOLE_TAIL);
+    if (lab.verbose) process.stderr.write(text);
+  };
+  serial.setEncoding('utf8').on('data', keep);
+  complaints.setEncoding('utf8').on('data', (text) => keep(text.replaceAll(MISSING_FEATURES, '')));
   stdout.on('data', (chunk) => process.stdout.write(chunk));
   stderr.on('data', (chunk) => process.stderr.write(chunk));
   statusPort.setEncoding('utf8').on('data', (text) => (status += text));
