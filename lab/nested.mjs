@@ -15,7 +15,7 @@ import { makeInitramfs } from './initramfs.mjs';
 import { sessionScript } from './session.mjs';
 
 const CURRENT = join(LAB_KERNEL.folder, 'current');
-const CONSOLE_TAIL = 4000;
+const CONSOLE_TAIL = 8000;
 /** The emulator lacks some features of the processor model; nobody here needs them. */
 const MISSING_FEATURES = /.*warning: TCG doesn't support requested feature.*\n/g;
 
@@ -113,7 +113,7 @@ async function runMachine(lab, qemu) {
     if (lab.verbose) process.stderr.write(text);
   };
   serial.setEncoding('utf8').on('data', keep);
-  complaints.setEncoding('utf8').on('data', (text) => keep(text.replaceAll(MISSING_FEATURES, '')));
+  complaints.setEncoding('utf8').on('data', keep);
   stdout.on('data', (chunk) => process.stdout.write(chunk));
   stderr.on('data', (chunk) => process.stderr.write(chunk));
   statusPort.setEncoding('utf8').on('data', (text) => (status += text));
@@ -135,6 +135,8 @@ async function runMachine(lab, qemu) {
   }
   if (stoppedBy) return signals[stoppedBy];
   if (/^\d+\n$/.test(status)) return Number(status);
-  console.error(`lab: the machine ended without an exit status. The end of its console:\n${consoleTail.trim()}`);
+  console.error(
+    `lab: the machine ended without an exit status. The end of its console:\n${consoleTail.replaceAll(MISSING_FEATURES, '').trim()}`,
+  );
   return 125;
 }
