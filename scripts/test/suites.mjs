@@ -58,10 +58,11 @@ export async function runCargoTests() {
 
 /** The exit status of `lab/run` after LAB_TIMEOUT. */
 const OUT_OF_TIME = 124;
+const ATTEMPTS = 3;
 
 /**
  * Runs a suite in the lab. Its emulated processor now and then hangs with all that runs on it, whatever that is: then
- * the suite starts anew, once, and only that run counts. What hangs by itself does so again, and fails.
+ * the suite starts anew, twice at most, and only the last run counts. What hangs by itself does so again, and fails.
  * @param {string[]} command
  * @param {number} seconds
  * @param {NodeJS.ProcessEnv} env
@@ -73,7 +74,7 @@ async function runInLab(command, seconds, env, judge) {
     const read = (text) => (output += text);
     const limits = { LAB_TIMEOUT: String(seconds), ...env };
     const status = await runWith(['lab/run', ...command], read, limits);
-    if (status !== OUT_OF_TIME || attempt === 2) return judge(status, output);
+    if (status !== OUT_OF_TIME || attempt === ATTEMPTS) return judge(status, output);
     console.log('\n  the lab hung or took too long: once more, in a new one');
   }
 }
