@@ -91,8 +91,9 @@ function sum(name, outcomes) {
   return total.passed + total.failed === 0 ? { ...total, failed: 1 } : total;
 }
 
-/** Crates whose tests make machines: these run once more where KVM is native. */
+/** Test programs that make machines: these run once more where KVM is native. All others do without it. */
 const MACHINE_CRATES = ['kvm', 'vmm'];
+const MACHINE_TESTS = new Set(['guest', 'machine']);
 /** The folder of the end-to-end tests of the kvm accelerator. */
 const KVM_TESTS = '__test__/e2e-kvm';
 
@@ -123,7 +124,7 @@ export async function runRustOnKvm({ seconds }) {
 }
 
 /**
- * The test programs that cargo built, each with the folder that it runs them in.
+ * The test programs that cargo built and that make machines, each with the folder that it runs them in.
  * @param {string} messages of `cargo test --message-format=json`
  */
 function testExecutables(messages) {
@@ -132,6 +133,7 @@ function testExecutables(messages) {
     .filter((line) => line.startsWith('{'))
     .map((line) => JSON.parse(line))
     .filter(({ reason, profile, executable }) => reason === 'compiler-artifact' && profile.test && executable)
+    .filter(({ target }) => MACHINE_TESTS.has(target.name))
     .map(({ executable, manifest_path: manifest }) => ({ executable, folder: dirname(manifest) }));
 }
 
@@ -143,6 +145,15 @@ function testExecutables(messages) {
 async function runTap(name, command, env) {
   const reader = tapReader((line) => console.log(line));
   const status = await runWith(command, (text) => reader.write(text), env);
+  return tapOutcome(name, status, reader);
+}
+
+/**
+ * @param {string} name
+ * @param {number} status
+ * @param {ReturnType<typeof tapReader>} reader what has read the whole report
+ */
+function tapOutcome(name, status, reader) {
   reader.end();
   const { passed, failed, skipped, complete } = reader.counts;
   // Without its closing plan the report is not whole, whatever the exit status says.
@@ -171,9 +182,7 @@ export async function runKvmTests({ seconds, env = {} }) {
     const judge = (status, output) => {
       const reader = tapReader((line) => console.log(line));
       reader.write(output);
-      reader.end();
-      const { passed, failed, skipped, complete } = reader.counts;
-      return outcome(`${name}: ${file}`, complete ? status : status || 1, { passed, failed, skipped });
+      return tapOutcome(`${name}: ${file}`, status, reader);
     };
     outcomes.push(await runInLab(command, seconds, env, judge));
   }
