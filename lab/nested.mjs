@@ -11,6 +11,7 @@ import { isInstalled } from '../scripts/set-up/commands.mjs';
 import { RUN_PACKAGES, installPackages } from '../scripts/set-up/debian-packages.mjs';
 import { CACHE } from '../scripts/set-up/folders.mjs';
 import { LAB_KERNEL, fetchKernel, releaseOf } from '../scripts/set-up/guest-kernel.mjs';
+import { fetchLabQemu, labQemu } from '../scripts/set-up/lab-qemu.mjs';
 import { makeInitramfs } from './initramfs.mjs';
 import { sessionScript } from './session.mjs';
 
@@ -80,6 +81,7 @@ function qemuArguments({ memory, cpus, cpu, icount }, initramfs, script) {
  */
 export async function runNested(command) {
   if (!isInstalled('qemu-system-x86_64')) await installPackages({ 'qemu-system-x86': RUN_PACKAGES['qemu-system-x86'] });
+  await fetchLabQemu();
   await fetchKernel(LAB_KERNEL);
   const initramfs = await makeInitramfs(CURRENT, join(LAB_KERNEL.folder, 'initramfs'));
   const lab = settings();
@@ -100,7 +102,7 @@ export async function runNested(command) {
  */
 async function runMachine(lab, qemu) {
   // setpriv: the machine ends with us, even when we are killed.
-  const machine = spawn('setpriv', ['--pdeathsig', 'KILL', '--', 'qemu-system-x86_64', ...qemu], {
+  const machine = spawn('setpriv', ['--pdeathsig', 'KILL', '--', labQemu(), ...qemu], {
     stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe', 'pipe'],
   });
   const [, serial, complaints, stdout, stderr, statusPort] = /** @type {import('node:stream').Readable[]} */ (

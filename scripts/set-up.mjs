@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util';
 import { buildNative, buildTypeScript, findCargo, installRustComponents } from './set-up/builds.mjs';
 import { RUN_PACKAGES, TEST_PACKAGES, installPackages } from './set-up/debian-packages.mjs';
 import { GUEST_KERNEL, LAB_KERNEL, fetchKernel } from './set-up/guest-kernel.mjs';
+import { fetchLabQemu } from './set-up/lab-qemu.mjs';
 import { installNodeModules } from './set-up/node-modules.mjs';
 import { SetUpError, formatTime, step } from './set-up/report.mjs';
 import { CARGO_DENY, VIRTIOFSD, installTool } from './set-up/tools.mjs';
@@ -13,7 +14,7 @@ import { makeUserland } from './set-up/userland.mjs';
 
 const USAGE = `Usage: node scripts/set-up.mjs [--test] [--check] [--update-kernel] [--only STEP,…]
 
-  --test            also what the tests need: the lab's kernel, virtiofsd
+  --test            also what the tests need: the lab's kernel and QEMU, virtiofsd
   --check           also what the checks need: cargo-deny
   --update-kernel   look for newer Debian kernels (those in the cache are kept otherwise)
   --only STEP,…     these steps only
@@ -40,6 +41,7 @@ function steps({ test, check, updateKernel }) {
       when: test,
       work: () => fetchKernel(LAB_KERNEL, { update: updateKernel }),
     },
+    'lab-qemu': { title: "The lab's QEMU", when: test, work: fetchLabQemu },
     virtiofsd: { title: 'virtiofsd', when: test, work: () => installTool(VIRTIOFSD) },
     components: { title: 'Rust components', when: check, work: installRustComponents },
     'cargo-deny': { title: 'cargo-deny', when: check, work: () => installTool(CARGO_DENY) },
