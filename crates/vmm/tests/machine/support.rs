@@ -90,6 +90,11 @@ impl Bench {
         String::from_utf8_lossy(&seen).into_owned()
     }
 
+    /// The next line of the console.
+    pub fn line(&mut self) -> String {
+        self.expect("\n")
+    }
+
     /// Stops the machine and reads the rest of the console.
     pub fn finish(mut self) -> String {
         self.machine.stop();
