@@ -17,4 +17,8 @@ mod leaks;
 mod lifecycle;
 mod linux;
 mod support;
+// The tests of the front end use more of it.
+#[allow(dead_code)]
+#[path = "../virtiofsd/upstream.rs"]
+mod upstream;
 mod world;
