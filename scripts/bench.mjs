@@ -10,7 +10,7 @@ import { PROJECT } from './set-up/folders.mjs';
 try {
   await setUp();
   const node = join(PROJECT, 'node_modules/.bin/node');
-  const bench = ['--expose-gc', 'bench/boot.ts', ...process.argv.slice(2)];
+  const bench = ['bench/boot.ts', ...process.argv.slice(2)];
   const { status, stdout } = spawnSync('lab/run', [node, ...bench], {
     cwd: PROJECT,
     encoding: 'utf8',

@@ -1,20 +1,23 @@
 // The reference: QEMU's lightest machine on KVM, with the same devices (console, vsock by our back end, rng).
 
-import type { MachineExit, ResolvedMachine, RunningMachine } from '../../src/accelerators/accelerator.ts';
+import type { Accelerator, MachineExit, ResolvedMachine } from '../../src/accelerators/accelerator.ts';
+import { kvm } from '../../src/accelerators/kvm.ts';
+import { bootableImage } from '../../src/accelerators/vmlinux.ts';
 import { splitSocketPair, streamOf } from '../../src/host/descriptor.ts';
 import { loadBinding } from '../../src/native.ts';
-import type { Monitor } from './round.ts';
 
 const CONSOLE_FD = 3;
 const SIGKILL = 9;
 
-/** A running reference machine also tells its process. */
-export interface QemuMicrovm extends RunningMachine {
-  readonly pid: number;
+let pid = 0;
+
+/** The process of the machine that was started last. */
+export function lastPid(): number {
+  return pid;
 }
 
 /** As QEMU's manual advises for a quick boot: no option ROMs, no legacy devices that the guest does not need. */
-function qemuArguments(machine: ResolvedMachine): string[] {
+function qemuArguments(machine: ResolvedMachine, kernel: string): string[] {
   return [
     ['-nodefaults', '-no-user-config', '-no-reboot'],
     ['-display', 'none'],
@@ -24,15 +27,21 @@ function qemuArguments(machine: ResolvedMachine): string[] {
     ['-global', 'virtio-mmio.force-legacy=false'],
     ['-smp', String(machine.cpus), '-m', `${machine.memoryBytes / 1024}K`],
     ['-object', `memory-backend-memfd,id=ram,size=${machine.memoryBytes},share=on`],
-    ['-kernel', machine.kernel.image, '-initrd', machine.initramfs, '-append', machine.commandLine],
+    ['-kernel', kernel, '-initrd', machine.initramfs, '-append', machine.commandLine],
     ['-chardev', `socket,id=console,fd=${CONSOLE_FD}`, '-serial', 'chardev:console'],
     ['-chardev', `socket,id=vsock,path=${machine.deviceSocket}`, '-device', 'vhost-user-vsock-device,chardev=vsock'],
     ['-device', 'virtio-rng-device'],
   ].flat();
 }
 
-export const qemuMicrovm: Monitor<QemuMicrovm> = {
+export const qemuMicrovm: Accelerator = {
+  name: 'kvm',
+  transport: kvm.transport,
+  commandLine: kvm.commandLine,
+
   async start(machine) {
+    // Both boot the unpacked kernel, so neither pays for unpacking it.
+    const kernel = await bootableImage(machine.kernel);
     const binding = loadBinding();
     const { guestCid, vsockSocket, deviceSocket } = machine;
     const vsock = binding.serveVsock({ guestCid, socket: vsockSocket, vhostUserSocket: deviceSocket });
@@ -40,12 +49,13 @@ export const qemuMicrovm: Monitor<QemuMicrovm> = {
     const env = Object.fromEntries(Object.entries(process.env).map(([name, value]) => [name, value ?? '']));
     const qemu = binding.spawnHelper({
       program: 'qemu-system-x86_64',
-      args: qemuArguments(machine),
+      args: qemuArguments(machine, kernel.path),
       env,
       fds: [{ fd: console.fd, target: CONSOLE_FD }],
       captureStderr: true,
     });
     console.release();
+    pid = qemu.pid;
     const complaints = qemu.takeStderr();
     if (complaints !== null) streamOf(complaints).on('data', (text: Buffer) => process.stderr.write(text));
 
@@ -54,7 +64,6 @@ export const qemuMicrovm: Monitor<QemuMicrovm> = {
       return { reason: code === 0 ? 'power-off' : 'failed', detail: `code ${code}, signal ${signal}` };
     });
     return {
-      pid: qemu.pid,
       console: console.stream,
       exited,
       pause: unsupported,

@@ -1,70 +1,64 @@
-// One measured boot, the same way for every virtual machine monitor.
+// One measured boot, the same way for every virtual machine monitor: as a process of its own (`node round.ts NAME`),
+// so that no round finds memory or compiled code that an earlier one left. Prints its figures as JSON.
 
-import type { ResolvedMachine, RunningMachine } from '../../src/accelerators/accelerator.ts';
-import { createRuntimeFolder } from '../../src/host/runtime-folder.ts';
-import { COMMAND_PORT, CommandChannel } from '../../src/vsock/command-channel.ts';
-import { listenForGuest } from '../../src/vsock/unix.ts';
-
-/** What all rounds share: everything of a machine but its sockets. */
-export type BootedFrom = Omit<ResolvedMachine, 'vsockSocket' | 'deviceSocket'>;
+import { fileURLToPath } from 'node:url';
+import type { Accelerator } from '../../src/accelerators/accelerator.ts';
+import { createMachine } from '../../src/vm/create.ts';
+import { exec } from '../../src/vm/exec.ts';
+import { memoryBeyondGuest } from './memory.ts';
+import { lastPid, qemuMicrovm } from './qemu-microvm.ts';
 
 export interface Round {
-  /** Milliseconds from asking for the machine to the first line that PID 1 prints. */
+  /** Milliseconds from `create()` to the first line that PID 1 prints. */
   readonly firstLineMs: number;
-  /** Milliseconds from asking for the machine to the answer of the first command. */
+  /** Milliseconds from `create()` to the answer of the first command. */
   readonly firstExecMs: number;
   /** Bytes that the monitor costs beyond guest RAM, once that command was answered. */
   readonly memoryBytes: number;
 }
 
-/** What is measured: anything that starts machines. */
-export interface Monitor<Machine extends RunningMachine> {
-  start(machine: ResolvedMachine): Promise<Machine>;
-}
+/** What is measured: our own accelerator as `create()` takes it, and another monitor in its place. */
+export const MONITORS: Readonly<Record<string, Accelerator | undefined>> = {
+  '@hybrid/microvm': undefined,
+  'QEMU -M microvm': qemuMicrovm,
+};
 
 /** The agent says this first. */
 const FIRST_LINE = 'microvm-agent: ';
 const BOOT_TIMEOUT_MS = 300_000;
 
-/**
- * @param memory gives the bytes of the monitor; called before the machine is made (without one) and after its first
- *   answer
- */
-export async function bootOnce<Machine extends RunningMachine>(
-  monitor: Monitor<Machine>,
-  from: BootedFrom,
-  memory: (machine?: Machine) => number,
-): Promise<Round> {
-  const folder = await createRuntimeFolder();
-  const before = memory();
+async function bootOnce(monitor: Accelerator | undefined): Promise<Round> {
+  globalThis.gc?.();
+  // Ours lives in this process: what it costs is what this process grows by. QEMU's own process is all cost.
+  const before = monitor ? 0 : memoryBeyondGuest('self');
+  let text = '';
+  let firstLineMs = Number.NaN;
   const started = performance.now();
-  const vsockSocket = folder.socketPath('vsock');
-  const channel = new CommandChannel(await listenForGuest(vsockSocket, COMMAND_PORT));
-  let machine: Machine | undefined;
+  const vm = await createMachine(
+    {
+      accelerator: 'kvm',
+      bootTimeout: BOOT_TIMEOUT_MS,
+      onConsole(chunk: Uint8Array) {
+        if (!Number.isNaN(firstLineMs)) return;
+        text += Buffer.from(chunk).toString('latin1');
+        if (text.includes(FIRST_LINE)) firstLineMs = performance.now() - started;
+      },
+    },
+    monitor && (async () => ({ accelerator: monitor, reason: 'measured' })),
+  );
   try {
-    machine = await monitor.start({ ...from, vsockSocket, deviceSocket: folder.socketPath('device') });
-    const firstLine = timeOfFirstLine(machine, started);
-    const ended = new AbortController();
-    void machine.exited.then((exit) => ended.abort(new Error(`The machine ended: ${JSON.stringify(exit)}`)));
-    await channel.accept({ timeoutMs: BOOT_TIMEOUT_MS, signal: ended.signal });
-    await channel.run('true');
+    await exec(vm, 'true', [], {});
     const firstExecMs = performance.now() - started;
-    const memoryBytes = memory(machine) - before;
-    return { firstLineMs: await firstLine, firstExecMs, memoryBytes };
+    globalThis.gc?.();
+    const memoryBytes = memoryBeyondGuest(monitor ? lastPid() : 'self') - before;
+    return { firstLineMs, firstExecMs, memoryBytes };
   } finally {
-    await channel.close();
-    await machine?.kill();
-    await folder.remove();
+    await vm.kill();
   }
 }
 
-function timeOfFirstLine(machine: RunningMachine, started: number): Promise<number> {
-  return new Promise((resolve) => {
-    let text = '';
-    machine.console.on('data', (chunk: Buffer) => {
-      if (text.includes(FIRST_LINE)) return;
-      text += chunk.toString('latin1');
-      if (text.includes(FIRST_LINE)) resolve(performance.now() - started);
-    });
-  });
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const name = process.argv[2] ?? '';
+  if (!(name in MONITORS)) throw new Error(`There is no monitor ${JSON.stringify(name)}`);
+  console.log(JSON.stringify(await bootOnce(MONITORS[name])));
 }

@@ -1,7 +1,7 @@
 // From options to a machine whose agent answers.
 
 import { type Accelerator, GUEST_CID, type MachineExit, type RunningMachine } from '../accelerators/accelerator.ts';
-import { chooseAccelerator } from '../accelerators/choose.ts';
+import { type Choice, chooseAccelerator } from '../accelerators/choose.ts';
 import { holdGuestFiles } from '../cache/hold-guest.ts';
 import type { MachineSpec } from '../config/machine-spec.ts';
 import { normalize } from '../config/normalize.ts';
@@ -39,14 +39,21 @@ export interface BootedMachine {
   readonly kill: () => Promise<MachineExit>;
 }
 
-/** Makes the machine. When it rejects, everything that was started or made is gone. */
-export async function createMachine(options: MicroVMOptions): Promise<BootedMachine> {
+/**
+ * Makes the machine. When it rejects, everything that was started or made is gone.
+ *
+ * @param choose what picks the accelerator; the benchmark puts another monitor in its place
+ */
+export async function createMachine(
+  options: MicroVMOptions,
+  choose: (spec: MachineSpec) => Promise<Choice> = chooseAccelerator,
+): Promise<BootedMachine> {
   const spec = normalize(options);
   const { signal } = options;
   const cleanUp = new CleanUpStack();
   try {
     throwIfAborted(signal);
-    return await boot(spec, options, cleanUp, new PhaseClock(options.onPhase));
+    return await boot(spec, options, cleanUp, new PhaseClock(options.onPhase), choose);
   } catch (error) {
     // What could not be undone matters less than why the machine was not made.
     await cleanUp.run().catch(() => {});
@@ -60,8 +67,9 @@ async function boot(
   { signal, onConsole }: MicroVMOptions,
   cleanUp: CleanUpStack,
   clock: PhaseClock,
+  choose: (spec: MachineSpec) => Promise<Choice>,
 ): Promise<BootedMachine> {
-  const { accelerator, reason } = await clock.time('choose', () => chooseAccelerator(spec));
+  const { accelerator, reason } = await clock.time('choose', () => choose(spec));
   const commandLine = kernelCommandLine(spec, accelerator);
   // What is looked at must be there until the guest has read it.
   const held = await holdGuestFiles(guestFiles(spec));
