@@ -28,6 +28,11 @@ const CHECKS = [
     command: ['cargo', 'doc', '--workspace', '--no-deps', '--locked', '--quiet'],
     env: { RUSTDOCFLAGS: '-D warnings' },
   },
+  {
+    name: 'Fuzz targets',
+    command: ['cargo', 'build', '--locked', '--quiet', '--manifest-path', 'fuzz/Cargo.toml'],
+    env: { CARGO_TARGET_DIR: join(PROJECT, 'target/fuzz') },
+  },
   // Advisories take a database from the network: CI's weekly job and releases check them.
   {
     name: 'Crates: licences, bans, sources',

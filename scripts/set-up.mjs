@@ -4,7 +4,7 @@
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { buildNative, buildTypeScript, findCargo, installRustComponents } from './set-up/builds.mjs';
-import { RUN_PACKAGES, TEST_PACKAGES, installPackages } from './set-up/debian-packages.mjs';
+import { CHECK_PACKAGES, RUN_PACKAGES, TEST_PACKAGES, installPackages } from './set-up/debian-packages.mjs';
 import { GUEST_KERNEL, LAB_KERNEL, fetchKernel } from './set-up/guest-kernel.mjs';
 import { fetchLabQemu } from './set-up/lab-qemu.mjs';
 import { installNodeModules } from './set-up/node-modules.mjs';
@@ -15,7 +15,7 @@ import { makeUserland } from './set-up/userland.mjs';
 const USAGE = `Usage: node scripts/set-up.mjs [--test] [--check] [--update-kernel] [--only STEP,…]
 
   --test            also what the tests need: the lab's kernel and QEMU, virtiofsd
-  --check           also what the checks need: cargo-deny
+  --check           also what the checks need: cargo-deny, libFuzzer's compiler
   --update-kernel   look for newer Debian kernels (those in the cache are kept otherwise)
   --only STEP,…     these steps only
 
@@ -29,7 +29,7 @@ function steps({ test, check, updateKernel }) {
   return {
     packages: {
       title: 'Debian packages',
-      work: () => installPackages(test ? { ...RUN_PACKAGES, ...TEST_PACKAGES } : RUN_PACKAGES),
+      work: () => installPackages({ ...RUN_PACKAGES, ...(test && TEST_PACKAGES), ...(check && CHECK_PACKAGES) }),
     },
     npm: { title: 'npm packages', work: installNodeModules },
     kernel: { title: 'Guest kernel', work: () => fetchKernel(GUEST_KERNEL, { update: updateKernel }) },

@@ -20,6 +20,9 @@ export const TEST_PACKAGES = {
   'pkg-config': 'builds virtiofsd',
 };
 
+/** What the checks take on top. */
+export const CHECK_PACKAGES = { 'g++': 'builds libFuzzer, for the fuzz targets' };
+
 const AS_ROOT = process.getuid?.() === 0;
 let listsUpdated = false;
 

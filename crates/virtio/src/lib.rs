@@ -6,6 +6,8 @@
 //! interrupts, and call the device through a [`Dispatcher`]; the device owns its host-side
 //! resources and says by one descriptor when these want attention, so no host has to know what a
 //! device waits for.
+//!
+//! [`ring`] and [`GuestBuffer`] are the one checked way from a queue to the bytes of its chains.
 #![cfg_attr(
     test,
     allow(
@@ -19,6 +21,9 @@
 
 mod device;
 mod dispatch;
+mod guest_buffer;
+pub mod ring;
 
 pub use device::{Device, DeviceError, QueueSet};
 pub use dispatch::{Dispatcher, Event};
+pub use guest_buffer::{Access, GuestBuffer, MAX_SLICES};

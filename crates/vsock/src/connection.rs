@@ -9,11 +9,12 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
+use microvm_virtio::GuestBuffer;
 use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, sendmsg, shutdown};
 use vm_memory::bitmap::BitmapSlice;
 
 use crate::credit::{OwnCredit, PeerCredit};
-use crate::guest_buffer::{self, GuestBuffer};
+use crate::guest_socket;
 use crate::packet::{
     HEADER_LEN, HOST_CID, Header, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, TYPE_STREAM, op,
 };
@@ -212,7 +213,7 @@ impl Connection {
         let total = len as usize;
         let mut sent = 0;
         if self.backlog.is_empty() && !self.host_deaf && total > 0 {
-            match guest_buffer::send(self.socket.as_fd(), packet, HEADER_LEN, total) {
+            match guest_socket::send(self.socket.as_fd(), packet, HEADER_LEN, total) {
                 Ok(count) => sent = count,
                 Err(error) if would_block(&error) => {}
                 Err(_) => self.host_left_reading(),

@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
-use microvm_virtio::{Device, DeviceError, QueueSet};
+use microvm_virtio::{Access, Device, DeviceError, GuestBuffer, QueueSet, ring};
 use virtio_bindings::bindings::virtio_ring::{
     VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
 };
@@ -12,10 +12,9 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemory;
 
 use crate::VsockError;
-use crate::guest_buffer::{self, Access, GuestBuffer};
+use crate::guest_socket;
 use crate::muxer::{Muxer, Work};
 use crate::packet::{HEADER_BYTES, HEADER_LEN, Header, op};
-use crate::ring;
 use crate::unix_socket::would_block;
 
 /// Packets to the guest.
@@ -193,7 +192,7 @@ impl VsockDevice {
         }
         let room = room.min(limit);
         let mut filled = 0;
-        match guest_buffer::receive(connection.socket(), &buffers, HEADER_LEN, room) {
+        match guest_socket::receive(connection.socket(), &buffers, HEADER_LEN, room) {
             Ok(0) => connection.host_ended(),
             Ok(received) => {
                 let mut left = received;

@@ -26,10 +26,9 @@ mod credit;
 mod deadlines;
 mod device;
 mod error;
-mod guest_buffer;
+mod guest_socket;
 mod muxer;
 mod packet;
-mod ring;
 mod unix_socket;
 mod vhost_user;
 

@@ -2,13 +2,14 @@
 
 use std::os::fd::BorrowedFd;
 
-use microvm_virtio::{Device, DeviceError, QueueSet};
+use microvm_virtio::{Access, Device, DeviceError, GuestBuffer, QueueSet, ring};
 use rustix::io::retry_on_intr;
 use rustix::rand::{GetRandomFlags, getrandom};
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
-use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemory};
+use virtio_queue::QueueT;
+use vm_memory::GuestMemory;
+use vm_memory::bitmap::BitmapSlice;
 
 const QUEUE: usize = 0;
 const QUEUE_SIZES: [u16; 1] = [256];
@@ -19,6 +20,11 @@ const MAX_REQUEST: usize = 64 << 10;
 
 /// Bytes asked of the host's kernel at a time.
 const BLOCK: usize = 4096;
+
+const MALFORMED: DeviceError = DeviceError::Buffer {
+    queue: QUEUE,
+    reason: "an entropy request is not wholly a buffer to write in guest memory",
+};
 
 /// An entropy device. It has no state but its queue.
 #[derive(Debug, Default)]
@@ -61,25 +67,23 @@ impl<M: GuestMemory> Device<M> for Rng {
         memory: &M,
         queues: &mut dyn QueueSet,
     ) -> Result<(), DeviceError> {
-        let failed = |source| DeviceError::Queue {
-            queue: index,
-            source,
-        };
+        let failed = || ring::broken(index);
         let Some(queue) = queues.queue(index) else {
             return Ok(());
         };
         let mut answered = false;
         for _ in 0..queue.size() {
-            let Some(chain) = queue.iter(memory).map_err(failed)?.next() else {
+            let Some(chain) = ring::pop(memory, queue).map_err(failed())? else {
                 break;
             };
             let head = chain.head_index();
-            let written = answer(chain, queue.size(), memory)?;
-            queue.add_used(memory, head, written).map_err(failed)?;
+            let room = GuestBuffer::gather(memory, chain, Access::Write).ok_or(MALFORMED)?;
+            let written = fill(&room)?;
+            queue.add_used(memory, head, written).map_err(failed())?;
             answered = true;
         }
-        if answered && queue.needs_notification(memory).map_err(failed)? {
-            queues.signal(index);
+        if answered {
+            ring::notify(index, memory, queues).map_err(failed())?;
         }
         Ok(())
     }
@@ -91,57 +95,21 @@ impl<M: GuestMemory> Device<M> for Rng {
     fn reset(&mut self) {}
 }
 
-/// Fills the writable buffers of a chain, up to [`MAX_REQUEST`] bytes.
-fn answer<M: GuestMemory>(
-    chain: DescriptorChain<&M>,
-    queue_size: u16,
-    memory: &M,
-) -> Result<u32, DeviceError> {
-    let malformed = |reason| DeviceError::Buffer {
-        queue: QUEUE,
-        reason,
-    };
-    let mut budget = MAX_REQUEST;
-    // A table that is not offered, indirect ones, may be longer than the queue.
-    let mut descriptors = chain.take(usize::from(queue_size));
-    while budget > 0 {
-        let Some(descriptor) = descriptors.next() else {
-            break;
-        };
-        if !descriptor.is_write_only() {
-            return Err(malformed("an entropy request has a buffer to read"));
-        }
-        let wanted = usize::try_from(descriptor.len()).unwrap_or(MAX_REQUEST);
-        let length = wanted.min(budget);
-        fill(memory, descriptor.addr(), length)?;
-        budget -= length;
-    }
-    // What is written is below 2^16 bytes.
-    Ok(u32::try_from(MAX_REQUEST - budget).unwrap_or(0))
-}
-
-fn fill<M: GuestMemory>(memory: &M, start: GuestAddress, length: usize) -> Result<(), DeviceError> {
-    let outside = || DeviceError::Buffer {
-        queue: QUEUE,
-        reason: "it is outside guest memory",
-    };
+/// Fills the buffer, up to [`MAX_REQUEST`] bytes; tells how many these were.
+fn fill<B: BitmapSlice>(room: &GuestBuffer<'_, B>) -> Result<u32, DeviceError> {
+    let wanted = room.len().min(MAX_REQUEST);
     let mut block = [0; BLOCK];
     let mut done = 0;
-    while done < length {
+    while done < wanted {
         let part = block
-            .get_mut(..BLOCK.min(length - done))
+            .get_mut(..BLOCK.min(wanted - done))
             .unwrap_or_default();
         random(part)?;
-        let address = u64::try_from(done)
-            .ok()
-            .and_then(|done| start.0.checked_add(done))
-            .ok_or_else(outside)?;
-        memory
-            .write_slice(part, GuestAddress(address))
-            .map_err(|_| outside())?;
+        room.write(done, part);
         done += part.len();
     }
-    Ok(())
+    // It is at most MAX_REQUEST.
+    Ok(u32::try_from(done).unwrap_or(0))
 }
 
 fn random(bytes: &mut [u8]) -> Result<(), DeviceError> {

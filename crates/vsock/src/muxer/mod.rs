@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use microvm_virtio::GuestBuffer;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
 use vm_memory::bitmap::BitmapSlice;
@@ -19,7 +20,6 @@ mod table;
 use crate::VsockError;
 use crate::connection::{Connection, Fate, Outgoing, Ports, State};
 use crate::deadlines::Deadlines;
-use crate::guest_buffer::GuestBuffer;
 use crate::packet::{HEADER_LEN, HOST_CID, Header, TYPE_STREAM, op};
 use crate::unix_socket::{FirstLineReader, HostSocket, write_accepted};
 

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
-use microvm_virtio::{DeviceError, QueueSet};
 use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{DescriptorChain, Error, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory};
 
+use crate::{DeviceError, QueueSet};
+
 /// Names the queue that an error is about.
-pub(crate) fn broken(queue: usize) -> impl FnOnce(Error) -> DeviceError {
+pub fn broken(queue: usize) -> impl FnOnce(Error) -> DeviceError {
     move |source| DeviceError::Queue { queue, source }
 }
 
@@ -17,7 +18,7 @@ pub(crate) fn broken(queue: usize) -> impl FnOnce(Error) -> DeviceError {
 /// # Errors
 ///
 /// Where the available ring claims more chains than the queue holds, or lies outside memory.
-pub(crate) fn pop<'a, M: GuestMemory>(
+pub fn pop<'a, M: GuestMemory>(
     memory: &'a M,
     queue: &mut Queue,
 ) -> Result<Option<DescriptorChain<&'a M>>, Error> {
@@ -32,7 +33,7 @@ pub(crate) fn pop<'a, M: GuestMemory>(
 }
 
 /// Hands the last `count` chains that were taken, and not used, back.
-pub(crate) fn push_back(queue: &mut Queue, count: usize) {
+pub fn push_back(queue: &mut Queue, count: usize) {
     for _ in 0..count {
         queue.go_to_previous_position();
     }
@@ -43,7 +44,7 @@ pub(crate) fn push_back(queue: &mut Queue, count: usize) {
 /// # Errors
 ///
 /// Where the available ring lies outside memory.
-pub(crate) fn notify<M: GuestMemory>(
+pub fn notify<M: GuestMemory>(
     index: usize,
     memory: &M,
     queues: &mut dyn QueueSet,
