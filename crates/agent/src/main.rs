@@ -9,18 +9,8 @@
 //!
 //! Run by hand as `microvm-agent --unix PATH` it dials a Unix socket instead of the host and touches nothing of the
 //! machine: that is how its tests run it.
-
+#![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 #![cfg_attr(not(test), no_main)]
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::panic,
-        clippy::cast_possible_truncation
-    )
-)]
 
 mod capture;
 mod cgroup;

@@ -9,17 +9,7 @@
 //! It stands on kvm-ioctls and adds what that leaves to its callers: owning the memory of slots,
 //! ending a run from another thread without losing the request, every detail of an exit, and
 //! errors that name the call. Callers are the VMM (`microvm-vmm`) and the Node binding.
-
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::panic,
-        clippy::cast_possible_truncation
-    )
-)]
+#![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
 mod error;
 mod exit;

@@ -22,17 +22,6 @@
 //!
 //! Needs Linux 5.9 (`close_range`).
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::panic,
-        clippy::cast_possible_truncation
-    )
-)]
-
 mod child;
 mod error;
 mod launch;

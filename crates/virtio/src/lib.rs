@@ -8,16 +8,6 @@
 //! device waits for.
 //!
 //! [`ring`] and [`GuestBuffer`] are the one checked way from a queue to the bytes of its chains.
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::panic,
-        clippy::cast_possible_truncation
-    )
-)]
 
 mod device;
 mod dispatch;

@@ -18,16 +18,7 @@
 //! | [`reaper`] | closes what is slow to close, elsewhere |
 //!
 //! The guest is hostile: no access of its may panic, hang or grow anything in this process.
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::panic,
-        clippy::cast_possible_truncation
-    )
-)]
+#![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
 pub mod acpi;
 pub mod arch;

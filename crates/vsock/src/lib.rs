@@ -10,17 +10,6 @@
 //! tells that the guest accepted, an end of file that it did not. A guest that connects to
 //! CID 2, port P reaches the program that listens at `<socket>_P`.
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::panic,
-        clippy::cast_possible_truncation
-    )
-)]
-
 mod connection;
 mod credit;
 mod deadlines;
