@@ -1,5 +1,6 @@
 // The first root of the emulated machine: busybox and the modules that it takes to mount this machine's files.
 
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   copyFileSync,
@@ -33,17 +34,31 @@ function inLoadOrder(modules) {
       .filter((line) => line.includes(':'))
       .map((line) => [line.split(':')[0], line.split(':')[1].split(' ').filter(Boolean)]),
   );
+  const builtIn = readFileSync(join(modules, 'modules.builtin'), 'utf8');
   const order = new Set();
   const add = (path) => {
     for (const dependency of dependencies.get(path) ?? []) add(dependency);
     order.add(path);
   };
   for (const name of WANTED) {
-    const path = [...dependencies.keys()].find((entry) => basename(entry) === `${name}.ko`);
-    if (path === undefined) throw new SetUpError(`The lab's kernel has no module ${name}`);
-    add(path);
+    const path = [...dependencies.keys()].find((entry) => moduleFile(entry) === `${name}.ko`);
+    if (path !== undefined) add(path);
+    else if (!builtIn.includes(`/${name}.ko\n`)) throw new SetUpError(`The lab's kernel has no module ${name}`);
   }
   return [...order];
+}
+
+/** The name of a module's file without its compression. @param {string} path */
+function moduleFile(path) {
+  return basename(path, '.xz');
+}
+
+/** Debian packs the modules of newer kernels by xz. @param {string} path */
+async function moduleContent(path) {
+  if (!path.endsWith('.xz')) return readFileSync(path);
+  const { status, stdout, error } = spawnSync(await busyboxPath(), ['xzcat', path], { maxBuffer: 256 << 20 });
+  if (status !== 0) throw new SetUpError(`${path} cannot be unpacked`, { cause: error });
+  return stdout;
 }
 
 /**
@@ -70,7 +85,8 @@ export async function makeInitramfs(kernel, folder) {
     writeFileSync(join(root, 'init'), readFileSync(INIT), { mode: 0o755 });
     const modules = join(kernel, 'modules', release);
     for (const [index, path] of inLoadOrder(modules).entries()) {
-      copyFileSync(join(modules, path), join(root, 'modules', `${String(index).padStart(2, '0')}-${basename(path)}`));
+      const content = await moduleContent(join(modules, path));
+      writeFileSync(join(root, 'modules', `${String(index).padStart(2, '0')}-${moduleFile(path)}`), content);
     }
     await run(
       'sh',

@@ -5,7 +5,7 @@ import { cpSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { candidateVersion, unpackPackage } from './debian-packages.mjs';
 import { CACHE, createFolder, exists } from './folders.mjs';
-import { say } from './report.mjs';
+import { SetUpError, say } from './report.mjs';
 
 const NAME = 'busybox-static';
 const FOLDER = join(CACHE, 'tools', NAME);
@@ -18,7 +18,10 @@ export async function busyboxPath() {
   await createFolder(FOLDER, async (temporary) => {
     const tree = join(temporary, 'package');
     await unpackPackage(NAME, tree);
-    cpSync(join(tree, 'bin/busybox'), join(temporary, 'busybox'));
+    // Since Debian 13 everything is below usr.
+    const program = ['bin/busybox', 'usr/bin/busybox'].map((path) => join(tree, path)).find(exists);
+    if (program === undefined) throw new SetUpError(`${NAME} has no busybox in it`);
+    cpSync(program, join(temporary, 'busybox'));
     cpSync(join(tree, 'usr/share/doc', NAME, 'copyright'), join(temporary, 'copyright'));
     writeFileSync(join(temporary, 'version'), candidateVersion(NAME) ?? 'unknown');
   });

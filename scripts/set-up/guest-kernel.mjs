@@ -74,10 +74,12 @@ async function unpackKernel(name, folder, mustHave) {
   const tree = join(folder, 'package');
   await unpackPackage(name, tree);
   const release = name.replace(/^linux-image-/, '');
-  const modules = join(tree, 'lib/modules', release);
+  // Since Debian 13 everything is below usr.
+  const base = exists(join(tree, 'lib/modules')) ? tree : join(tree, 'usr');
+  const modules = join(base, 'lib/modules', release);
 
   // Packages leave modules.dep to their post-installation script.
-  const depmod = capture(await busyboxPath(), ['depmod', '-b', tree, release]);
+  const depmod = capture(await busyboxPath(), ['depmod', '-b', base, release]);
   renameSync(join(tree, 'boot', `vmlinuz-${release}`), join(folder, 'vmlinuz'));
   renameSync(join(tree, 'boot', `config-${release}`), join(folder, 'config'));
   cpSync(join(tree, 'usr/share/doc', name, 'copyright'), join(folder, 'copyright'));
