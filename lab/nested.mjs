@@ -14,6 +14,7 @@ import { LAB_KERNEL, fetchKernel, releaseOf } from '../scripts/set-up/guest-kern
 import { fetchLabQemu, labQemu } from '../scripts/set-up/lab-qemu.mjs';
 import { makeInitramfs } from './initramfs.mjs';
 import { sessionScript } from './session.mjs';
+import { unpackedKernel } from './vmlinux.mjs';
 
 const CURRENT = join(LAB_KERNEL.folder, 'current');
 const CONSOLE_TAIL = 8000;
@@ -48,10 +49,11 @@ function settings() {
 /**
  * QEMU's arguments; descriptors 3, 4 and 5 of the process take stdout, stderr and the exit status.
  * @param {LabSettings} lab
+ * @param {string} kernel
  * @param {string} initramfs
  * @param {string} script
  */
-function qemuArguments({ memory, cpus, cpu, icount }, initramfs, script) {
+function qemuArguments({ memory, cpus, cpu, icount }, kernel, initramfs, script) {
   const port = (name, fd) => [
     ...['-chardev', `socket,id=${name},fd=${fd}`],
     ...['-device', `virtserialport,chardev=${name},name=lab.${name}`],
@@ -63,7 +65,7 @@ function qemuArguments({ memory, cpus, cpu, icount }, initramfs, script) {
     ...['-M', 'q35', '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
     ...accelerator,
     ...['-cpu', cpu, '-smp', String(cpus), '-m', String(memory)],
-    ...['-kernel', join(CURRENT, 'vmlinuz'), '-initrd', initramfs],
+    ...['-kernel', kernel, '-initrd', initramfs],
     ...['-append', `console=ttyS0 reboot=t panic=-1 quiet loglevel=3 lab.session=${script}`],
     ...['-serial', 'stdio'],
     ...['-fsdev', 'local,id=root,path=/,security_model=none,readonly=on,multidevs=remap'],
@@ -84,13 +86,14 @@ export async function runNested(command) {
   await fetchLabQemu();
   await fetchKernel(LAB_KERNEL);
   const initramfs = await makeInitramfs(CURRENT, join(LAB_KERNEL.folder, 'initramfs'));
+  const kernel = unpackedKernel(CURRENT);
   const lab = settings();
   const folder = mkdtempSync(join(tmpdir(), 'microvm-lab-'));
   try {
     const script = join(folder, 'session');
     const modules = join(CURRENT, 'modules', releaseOf(CURRENT));
     writeFileSync(script, sessionScript({ command, modules, cache: CACHE, kvmAmd: process.env.LAB_KVM_AMD ?? '' }));
-    return await runMachine(lab, qemuArguments(lab, initramfs, script));
+    return await runMachine(lab, qemuArguments(lab, kernel, initramfs, script));
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -18,6 +18,7 @@ export const TEST_PACKAGES = {
   'libcap-ng-dev': 'builds virtiofsd, the foreign vhost-user back end of the tests',
   'libseccomp-dev': 'builds virtiofsd',
   'pkg-config': 'builds virtiofsd',
+  'xz-utils': "unpacks the lab's kernel",
 };
 
 /** What the checks take on top. */
