@@ -9,7 +9,7 @@ const SUITES = {
   cargo: { title: 'Rust tests', run: runCargoTests },
   ava: { title: 'TypeScript tests', run: () => runAva() },
   'lab-rust': { title: 'Rust tests on KVM', run: () => runRustOnKvm({ seconds: 600 }) },
-  lab: { title: 'End-to-end tests on KVM', run: () => runKvmTests({ seconds: 900 }) },
+  lab: { title: 'End-to-end tests on KVM', run: () => runKvmTests({ seconds: 1200 }) },
 };
 
 try {
