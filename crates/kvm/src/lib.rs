@@ -27,6 +27,7 @@ pub mod guest_speed;
 mod immediate_exit;
 mod kvm;
 mod memory_region;
+pub mod reaper;
 mod runner;
 mod virtual_cpu;
 mod virtual_machine;
