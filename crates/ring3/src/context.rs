@@ -105,12 +105,13 @@ impl Context {
         let result = self.machine.take_vcpu(self.extended.resident()).and_then(|mut vcpu| {
             // First of all: another vCPU's holder may wait for it.
             vcpu.evict(Some(&self.extended));
-            let result = if self.interrupts.begin(vcpu.immediate_exit(), deadline) {
-                let result = self.run(&mut vcpu, space, registers, options.restore);
-                self.interrupts.end();
-                result
-            } else {
-                Ok(Exit::Interrupted)
+            let result = match exit_of(self.interrupts.begin(vcpu.immediate_exit())) {
+                Some(exit) => Ok(exit),
+                None => {
+                    let result = self.run(&mut vcpu, space, registers, options.restore);
+                    self.interrupts.end();
+                    result
+                }
             };
             self.machine.pool.put(vcpu);
             result
@@ -150,26 +151,18 @@ impl Context {
                     return Ok(Exit::BusError { address });
                 }
                 Stop::Interrupted(now) => {
-                    if let Some(exit) = self.requested() {
+                    if let Some(exit) = exit_of(self.interrupts.request()) {
                         *registers = now;
                         return Ok(exit);
                     }
                 }
                 Stop::NotEntered => {
-                    if let Some(exit) = self.requested() {
+                    if let Some(exit) = exit_of(self.interrupts.request()) {
                         return Ok(exit);
                     }
                 }
                 Stop::Unfinished => {}
             }
-        }
-    }
-
-    fn requested(&self) -> Option<Exit> {
-        match self.interrupts.request() {
-            Request::Interrupt => Some(Exit::Interrupted),
-            Request::Timeout => Some(Exit::TimedOut),
-            Request::Other => None,
         }
     }
 
@@ -245,5 +238,14 @@ impl Context {
         }
         // Whoever has the vCPU now is about to save it.
         Ok(self.extended.values(None)?.unwrap_or_default())
+    }
+}
+
+/// How a switch ends by a request.
+fn exit_of(request: Request) -> Option<Exit> {
+    match request {
+        Request::Interrupt => Some(Exit::Interrupted),
+        Request::Timeout => Some(Exit::TimedOut),
+        Request::Other => None,
     }
 }

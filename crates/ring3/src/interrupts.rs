@@ -5,7 +5,6 @@ use std::sync::Mutex;
 use microvm_kvm::ImmediateExit;
 
 use crate::page_tables::lock;
-use crate::timer::Deadline;
 
 /// The requests to one context.
 #[derive(Debug, Default)]
@@ -19,7 +18,6 @@ struct State {
     timed_out: bool,
     /// The vCPU of the switch that is under way.
     running: Option<ImmediateExit>,
-    deadline: Option<Deadline>,
 }
 
 /// What has ended a run.
@@ -27,7 +25,7 @@ struct State {
 pub enum Request {
     Interrupt,
     Timeout,
-    /// Nothing of this context's; it runs on.
+    /// Nothing of this context's: it runs on.
     Other,
 }
 
@@ -39,49 +37,40 @@ impl Interrupts {
         state.kick()
     }
 
-    /// Ends the switch that has this deadline.
-    pub fn time_out(&self, deadline: Deadline) {
+    /// Ends the switch that is under way, for its time is over. Called between
+    /// [`Interrupts::take`] and the end of that switch only.
+    pub fn time_out(&self) {
         let mut state = lock(&self.state);
-        if state.deadline == Some(deadline) {
-            state.timed_out = true;
-            // Where the thread cannot be signalled the flag still ends its next run.
-            let _ = state.kick();
-        }
+        state.timed_out = true;
+        // Where the thread cannot be signalled the flag still ends its next run.
+        let _ = state.kick();
     }
 
-    /// Takes an interrupt that came before a switch.
+    /// Takes an interrupt that came before a switch, and forgets the timeout of the one before.
     pub fn take(&self) -> bool {
-        std::mem::take(&mut lock(&self.state).interrupted)
+        let mut state = lock(&self.state);
+        state.timed_out = false;
+        std::mem::take(&mut state.interrupted)
     }
 
-    /// Begins a switch on a vCPU. False where there is an interrupt, which counts as taken.
-    pub fn begin(&self, exit: &ImmediateExit, deadline: Option<Deadline>) -> bool {
+    /// Begins the runs of a switch on a vCPU, unless something was requested already.
+    pub fn begin(&self, exit: &ImmediateExit) -> Request {
         let mut state = lock(&self.state);
-        if std::mem::take(&mut state.interrupted) {
-            return false;
+        let request = state.request();
+        if request == Request::Other {
+            state.running = Some(exit.clone());
         }
-        state.timed_out = false;
-        state.deadline = deadline;
-        state.running = Some(exit.clone());
-        true
+        request
     }
 
     /// What has ended a run of the switch.
     pub fn request(&self) -> Request {
-        let mut state = lock(&self.state);
-        if std::mem::take(&mut state.interrupted) {
-            return Request::Interrupt;
-        }
-        if state.timed_out {
-            return Request::Timeout;
-        }
-        Request::Other
+        lock(&self.state).request()
     }
 
     /// Ends the switch. What was requested and not taken holds for the next one.
     pub fn end(&self) {
         let mut state = lock(&self.state);
-        state.deadline = None;
         if let Some(exit) = state.running.take()
             && (state.interrupted || state.timed_out)
         {
@@ -92,6 +81,16 @@ impl Interrupts {
 }
 
 impl State {
+    fn request(&mut self) -> Request {
+        if std::mem::take(&mut self.interrupted) {
+            Request::Interrupt
+        } else if self.timed_out {
+            Request::Timeout
+        } else {
+            Request::Other
+        }
+    }
+
     fn kick(&self) -> Result<(), microvm_kvm::Error> {
         self.running.as_ref().map_or(Ok(()), ImmediateExit::request)
     }

@@ -40,7 +40,7 @@ impl Timer {
         }
     }
 
-    /// Calls [`Interrupts::time_out`] at `instant`, with the deadline that is returned.
+    /// Calls [`Interrupts::time_out`] at `instant`, unless it is taken back before.
     pub fn arm(&self, instant: Instant, interrupts: &Arc<Interrupts>) -> Result<Deadline, Error> {
         self.start()?;
         let mut state = lock(&self.shared.state);
@@ -54,7 +54,8 @@ impl Timer {
         Ok(deadline)
     }
 
-    /// Takes a deadline back. Its time may be over already.
+    /// Takes a deadline back. When this returns [`Interrupts::time_out`] was called or never will
+    /// be.
     pub fn disarm(&self, deadline: Deadline) {
         // The thread wakes once for nothing at worst.
         lock(&self.shared.state).deadlines.remove(&deadline);
@@ -86,7 +87,7 @@ impl Shared {
             let left = deadline.0.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 if let Some(interrupts) = state.deadlines.remove(&deadline) {
-                    interrupts.time_out(deadline);
+                    interrupts.time_out();
                 }
                 continue;
             }

@@ -95,7 +95,12 @@ impl Vcpu {
         }
         let clean = Arc::new(vcpu.get_xsave().map_err(&failed)?);
         let mut runner = vcpu.into_runner().map_err(&failed)?;
-        runner.sync_after_runs(KVM_SYNC_X86_REGS.into());
+        runner.sync_after_runs(match entry {
+            SyscallEntry::Ring0 => KVM_SYNC_X86_REGS.into(),
+            // Such a host changes the privilege level after all when it emulates a system call,
+            // as it does where the stack pointer is in neither half: that has to be looked at.
+            SyscallEntry::Ring3 => (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS).into(),
+        });
         let vcpu = Self {
             id,
             thread: 0,
@@ -319,7 +324,7 @@ impl Vcpu {
             return self.exception(regs, offset.wrapping_sub(EXCEPTION_STUBS) / EXCEPTION_STUB_BYTES);
         }
         if regs.rip.wrapping_sub(LOWER_STUB) < 4 && self.entry == SyscallEntry::Ring3 {
-            self.in_ring3 = true;
+            self.in_ring3 = is_ring3(&self.runner.synced().sregs);
             return Ok(system_call(regs));
         }
         Ok(self.port_access(regs))
@@ -327,7 +332,7 @@ impl Vcpu {
 
     /// A program that uses a port is as wrong as it is on any operating system.
     fn port_access(&mut self, regs: &kvm_regs) -> Stop {
-        self.in_ring3 = true;
+        self.in_ring3 = self.entry == SyscallEntry::Ring3 && is_ring3(&self.runner.synced().sregs);
         let fault = Fault {
             vector: GENERAL_PROTECTION_VECTOR,
             error_code: 0,
@@ -357,8 +362,8 @@ impl Vcpu {
         }
         if cs & 3 == 0 {
             let stub = rip.wrapping_sub(kernel_address(STUB_PAGE));
-            if stub < SYSCALL_STUB + 4 {
-                // A debug exception that a system call outran; the call is what counts.
+            if stub < SYSCALL_STUB + 4 || rip.wrapping_sub(LOWER_STUB) < 4 {
+                // The entry point is closed to the level that this host has chosen, or a debug exception that a system call outran; the call is what counts.
                 return Ok(system_call(&regs));
             }
             self.give_up();
@@ -391,7 +396,7 @@ impl Vcpu {
         if events.exception.injected != 0 || events.exception.pending != 0 {
             return Ok(Stop::Unfinished);
         }
-        if sregs.cs.selector & 3 != 0 {
+        if is_ring3(&sregs) {
             let in_stub = self.entry == SyscallEntry::Ring3
                 && regs.rip.wrapping_sub(LOWER_STUB) < microvm_kvm::PAGE_SIZE;
             if in_stub {
@@ -425,6 +430,11 @@ impl Vcpu {
             resident.save(Ok(Values::default()));
         }
     }
+}
+
+/// Whether the processor is in ring 3 by all that tells it.
+fn is_ring3(sregs: &kvm_sregs) -> bool {
+    sregs.cs.selector & 3 == 3 && sregs.ss.dpl == 3
 }
 
 fn system_call(regs: &kvm_regs) -> Stop {
