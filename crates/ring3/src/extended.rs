@@ -8,6 +8,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use kvm_bindings::Xsave;
 
+use microvm_kvm::{xsave_from_bytes, xsave_to_bytes};
+
 use crate::error::Error;
 use crate::page_tables::lock;
 use crate::registers::SegmentBases;
@@ -83,5 +85,58 @@ impl Extended {
         }
         state.resident = None;
         self.saved.notify_all();
+    }
+}
+
+/// Offsets of the x87 control word, MXCSR, and the set of components that are not as after a reset.
+const CONTROL_WORD: usize = 0;
+const MXCSR: usize = 24;
+const COMPONENTS: usize = 512;
+/// The x87 and the SSE registers.
+const LEGACY: u8 = 3;
+
+/// The state with its legacy part marked as present. The part holds the right values in any case,
+/// but what the processor does with MXCSR where it is not marked differs: on some it stays what it
+/// was in the context before.
+pub fn whole(state: &Xsave) -> Xsave {
+    changed(state, |bytes| {
+        if let Some(components) = bytes.get_mut(COMPONENTS) {
+            *components |= LEGACY;
+        }
+    })
+}
+
+/// The state after a reset, as programs are promised to find it.
+pub fn reset(state: &Xsave) -> Xsave {
+    changed(state, |bytes| {
+        for (offset, value) in [
+            (CONTROL_WORD, &0x37fu16.to_le_bytes()[..]),
+            (MXCSR, &0x1f80u32.to_le_bytes()),
+        ] {
+            if let Some(place) = bytes.get_mut(offset..offset + value.len()) {
+                place.copy_from_slice(value);
+            }
+        }
+    })
+}
+
+fn changed(state: &Xsave, change: impl FnOnce(&mut [u8])) -> Xsave {
+    let mut bytes = xsave_to_bytes(state);
+    change(&mut bytes);
+    // As long as before, and so as good.
+    xsave_from_bytes(&bytes).unwrap_or_else(|_| state.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reset_state_is_whole_and_masks_all_exceptions() {
+        let state = whole(&reset(&xsave_from_bytes(&[0; 4096]).unwrap()));
+        let bytes = xsave_to_bytes(&state);
+        assert_eq!(bytes[..2], [0x7f, 0x03]);
+        assert_eq!(bytes[24..28], [0x80, 0x1f, 0, 0]);
+        assert_eq!(bytes[512], 3);
     }
 }

@@ -9,7 +9,7 @@ use kvm_bindings::{
 use microvm_kvm::{Exit as KvmExit, ImmediateExit, VirtualCpuRunner, VirtualMachine};
 
 use crate::error::Error;
-use crate::extended::{Extended, Values};
+use crate::extended::{Extended, Values, reset, whole};
 use crate::global::Global;
 use crate::kernel::Kernel;
 use crate::layout::*;
@@ -93,7 +93,7 @@ impl Vcpu {
             }
             vcpu.set_xcrs(&xcrs).map_err(&failed)?;
         }
-        let clean = Arc::new(vcpu.get_xsave().map_err(&failed)?);
+        let clean = Arc::new(reset(&vcpu.get_xsave().map_err(&failed)?));
         let mut runner = vcpu.into_runner().map_err(&failed)?;
         runner.sync_after_runs(match entry {
             SyscallEntry::Ring0 => KVM_SYNC_X86_REGS.into(),
@@ -203,7 +203,8 @@ impl Vcpu {
             if values.xsave.is_some() || !self.pristine {
                 let xsave = values.xsave.as_ref().unwrap_or(&self.clean);
                 self.pristine = false;
-                self.runner.vcpu().set_xsave(xsave).map_err(|error| match &values.xsave {
+                let xsave = whole(xsave);
+                self.runner.vcpu().set_xsave(&xsave).map_err(|error| match &values.xsave {
                     Some(state) => Error::ExtendedState {
                         length: microvm_kvm::xsave_to_bytes(state).len(),
                     },

@@ -98,7 +98,7 @@ pub fn instruction_pointer_outside_the_lower_half_is_a_general_protection_fault(
 
 pub fn context_of_another_machine_is_refused() {
     let mut one = program(&SYSCALL);
-    let other = program(&SYSCALL);
+    let other = program_on(&platform_with(1), &SYSCALL);
     let result = one
         .context
         .switch(&other.space, &mut one.registers, SwitchOptions::default());

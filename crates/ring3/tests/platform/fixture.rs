@@ -1,6 +1,6 @@
 //! A program of a few bytes in an address space of its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use microvm_ring3::{
@@ -44,9 +44,10 @@ pub struct Program {
     pub registers: Registers,
 }
 
-/// A program on a machine of its own with one vCPU.
+/// A program on a machine that many tests share, for it takes some time to make one.
 pub fn program(code: &[u8]) -> Program {
-    program_on(&platform_with(1), code)
+    static SHARED: LazyLock<Arc<KvmPlatform>> = LazyLock::new(|| platform_with(2));
+    program_on(&SHARED, code)
 }
 
 pub fn program_on(platform: &Arc<KvmPlatform>, code: &[u8]) -> Program {

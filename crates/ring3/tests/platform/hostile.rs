@@ -64,8 +64,14 @@ pub fn privileged_instructions_are_faults() {
     ];
     let mut program = program(&[]);
     for code in codes {
-        program.write_code(code);
-        let fault = program.fault();
+        program.write_code(&[code, &SYSCALL].concat());
+        program.registers.rip = CODE;
+        let fault = match program.switch() {
+            Exit::Fault(fault) => fault,
+            // Emulated processors leave flushing caches to KVM, which does nothing.
+            Exit::SystemCall if matches!(code, [0x0f, 0x08 | 0x09]) => continue,
+            exit => panic!("{code:x?}: {exit:?}"),
+        };
         assert!(matches!(fault.vector, 6 | 13), "{code:x?}: {fault:?}");
         assert_eq!(program.registers.rip, CODE, "{code:x?}");
     }

@@ -126,7 +126,9 @@ fn main() {
         .into_iter()
         .map(|(name, test)| {
             Trial::test(name, move || {
+                let t = std::time::Instant::now();
                 test();
+                eprintln!("TIME {name} {:?}", t.elapsed());
                 Ok(())
             })
             .with_ignored_flag(!usable)

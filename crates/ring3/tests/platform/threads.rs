@@ -66,7 +66,7 @@ pub fn context_moves_between_threads_with_its_state() {
 }
 
 pub fn two_machines_alternate_on_one_thread() {
-    let mut programs = [program(&READ), program(&READ)];
+    let mut programs = [program(&READ), program_on(&platform_with(1), &READ)];
     for (program, value) in programs.iter().zip([11, 12]) {
         program.memory.write(PAGE, &[value]).unwrap();
     }
