@@ -76,8 +76,8 @@ impl Vcpu {
         let failed = Error::kvm("Creating a vCPU");
         let vcpu = vm.create_vcpu(id).map_err(&failed)?;
         vcpu.set_cpuid2(global.cpuid).map_err(&failed)?;
-        let reset = vcpu.get_sregs().map_err(&failed)?;
-        let template = kernel.sregs(id, &reset, global.features);
+        let initial = vcpu.get_sregs().map_err(&failed)?;
+        let template = kernel.sregs(id, &initial, global.features);
         // Components can only be enabled once the control register says so.
         vcpu.set_sregs(&template).map_err(&failed)?;
         if global.components != 0 {
