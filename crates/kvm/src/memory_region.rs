@@ -122,7 +122,8 @@ impl MemoryRegion {
             libc::PROT_READ
         };
         let file = Some(FileOffset::new(file, offset));
-        Self::map_with(file, size, protection, libc::MAP_SHARED).map(Mapping::File)
+        Self::map_with(file, size, protection, libc::MAP_SHARED)
+            .map(Mapping::File)
             .map(|mapping| Self { mapping })
     }
 

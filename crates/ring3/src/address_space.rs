@@ -244,7 +244,12 @@ impl AddressSpace {
     }
 
     /// Changes an entry and nothing else, as no caller may. For the self-test.
-    pub(crate) fn edit_only(&self, address: u64, memory: &Memory, offset: u64) -> Result<(), Error> {
+    pub(crate) fn edit_only(
+        &self,
+        address: u64,
+        memory: &Memory,
+        offset: u64,
+    ) -> Result<(), Error> {
         let place = Some(memory.address(offset));
         self.space.set(address, PAGE_SIZE, place, Protection::READ)
     }
@@ -263,7 +268,9 @@ impl Ranges {
         let first = self.by_start.range(..=address).next_back();
         let first = first.filter(|(_, range)| range.end > address);
         let first = first.map_or(address, |(start, _)| *start);
-        self.by_start.range(first..end).map(|(start, range)| (*start, range))
+        self.by_start
+            .range(first..end)
+            .map(|(start, range)| (*start, range))
     }
 
     /// Takes out what is between two addresses; what reaches beyond is cut there.

@@ -47,7 +47,9 @@ impl Interrupter {
     ///
     /// Where the thread that runs the context cannot be signalled (`tgkill`).
     pub fn interrupt(&self) -> Result<(), Error> {
-        self.interrupts.interrupt().map_err(Error::kvm("Interrupting a context"))
+        self.interrupts
+            .interrupt()
+            .map_err(Error::kvm("Interrupting a context"))
     }
 }
 
@@ -98,24 +100,29 @@ impl Context {
                 address: None,
             }));
         }
-        let deadline = options.timeout.and_then(|time| Instant::now().checked_add(time));
+        let deadline = options
+            .timeout
+            .and_then(|time| Instant::now().checked_add(time));
         let deadline = deadline
             .map(|deadline| self.machine.timer.arm(deadline, &self.interrupts))
             .transpose()?;
-        let result = self.machine.take_vcpu(self.extended.resident()).and_then(|mut vcpu| {
-            // First of all: another vCPU's holder may wait for it.
-            vcpu.evict(Some(&self.extended));
-            let result = match exit_of(self.interrupts.begin(vcpu.immediate_exit())) {
-                Some(exit) => Ok(exit),
-                None => {
-                    let result = self.run(&mut vcpu, space, registers, options.restore);
-                    self.interrupts.end();
-                    result
-                }
-            };
-            self.machine.pool.put(vcpu);
-            result
-        });
+        let result = self
+            .machine
+            .take_vcpu(self.extended.resident())
+            .and_then(|mut vcpu| {
+                // First of all: another vCPU's holder may wait for it.
+                vcpu.evict(Some(&self.extended));
+                let result = match exit_of(self.interrupts.begin(vcpu.immediate_exit())) {
+                    Some(exit) => Ok(exit),
+                    None => {
+                        let result = self.run(&mut vcpu, space, registers, options.restore);
+                        self.interrupts.end();
+                        result
+                    }
+                };
+                self.machine.pool.put(vcpu);
+                result
+            });
         if let Some(deadline) = deadline {
             self.machine.timer.disarm(deadline);
         }
@@ -206,7 +213,10 @@ impl Context {
     /// [`Error::StateLost`], once.
     pub fn extended_state(&mut self) -> Result<Vec<u8>, Error> {
         let values = self.values()?;
-        Ok(values.xsave.as_ref().map_or_else(Vec::new, microvm_kvm::xsave_to_bytes))
+        Ok(values
+            .xsave
+            .as_ref()
+            .map_or_else(Vec::new, microvm_kvm::xsave_to_bytes))
     }
 
     /// Sets the extended state, as [`Context::extended_state`] read it. What the processor refuses

@@ -31,7 +31,9 @@ pub enum Error {
         reason: String,
     },
     /// A range is not made of whole pages, is empty, or leaves what programs may use.
-    #[error("Range of {length} bytes at {address:#x} is not one of whole pages between {min:#x} and {max:#x}")]
+    #[error(
+        "Range of {length} bytes at {address:#x} is not one of whole pages between {min:#x} and {max:#x}"
+    )]
     Range {
         /// Where it starts.
         address: u64,

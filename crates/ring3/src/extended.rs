@@ -41,7 +41,10 @@ pub struct Values {
 
 impl std::fmt::Debug for Values {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Values").field("bases", &self.bases).finish_non_exhaustive()
+        formatter
+            .debug_struct("Values")
+            .field("bases", &self.bases)
+            .finish_non_exhaustive()
     }
 }
 
@@ -57,7 +60,10 @@ impl Extended {
     pub fn values(&self, vcpu: Option<u64>) -> Result<Option<Values>, Error> {
         let mut state = lock(&self.state);
         while state.resident.is_some() && state.resident != vcpu {
-            state = self.saved.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .saved
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         if state.resident.is_some() {
             return Ok(None);

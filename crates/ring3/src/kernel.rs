@@ -149,7 +149,8 @@ impl Kernel {
                 LOWER_STUB_PAGE => continue,
                 _ => TABLE | NO_EXECUTE,
             };
-            self.table(2).set(page, (self.address + page * PAGE_SIZE) | flags);
+            self.table(2)
+                .set(page, (self.address + page * PAGE_SIZE) | flags);
         }
     }
 

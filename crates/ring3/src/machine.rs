@@ -65,7 +65,9 @@ impl Machine {
         vcpus: u64,
     ) -> Result<Arc<Self>, Error> {
         // Interrupted calls are repeated there.
-        let vm = kvm.create_vm().map_err(Error::kvm("Creating the machine"))?;
+        let vm = kvm
+            .create_vm()
+            .map_err(Error::kvm("Creating the machine"))?;
         let vcpus = vcpus.clamp(1, global.vcpus.min(MAX_VCPUS));
         let mut physical = PhysicalSpace::new(global.physical_end, global.slots);
         let kernel = Arc::new(Kernel::new(&vm, &mut physical, vcpus)?);

@@ -27,8 +27,8 @@ pub struct Memory {
 impl Memory {
     /// Zeroed memory of a memfd that nobody can shrink.
     pub(crate) fn anonymous(machine: Arc<Machine>, length: u64) -> Result<Self, Error> {
-        let region = MemoryRegion::memfd(length, HugePages::Off)
-            .map_err(Error::kvm("Allocating memory"))?;
+        let region =
+            MemoryRegion::memfd(length, HugePages::Off).map_err(Error::kvm("Allocating memory"))?;
         Self::new(machine, region, true)
     }
 
@@ -44,13 +44,11 @@ impl Memory {
         Self::new(machine, region, writable)
     }
 
-    fn new(
-        machine: Arc<Machine>,
-        region: MemoryRegion,
-        writable: bool,
-    ) -> Result<Self, Error> {
+    fn new(machine: Arc<Machine>, region: MemoryRegion, writable: bool) -> Result<Self, Error> {
         let length = region.length();
-        let place = lock(&machine.physical).take(length).ok_or(Error::NoRoom { length })?;
+        let place = lock(&machine.physical)
+            .take(length)
+            .ok_or(Error::NoRoom { length })?;
         let region = Arc::new(region);
         let flags = if writable { 0 } else { KVM_MEM_READONLY };
         let added = machine.vm.set_guest_memory_region(
@@ -91,7 +89,9 @@ impl Memory {
     /// Where they are not all inside, or the memory is that of a file: read the file instead, which
     /// may have become shorter.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
-        self.region.read(offset, buffer).map_err(Error::kvm("Reading memory"))
+        self.region
+            .read(offset, buffer)
+            .map_err(Error::kvm("Reading memory"))
     }
 
     /// Copies `bytes` in, to `offset` (bytes from the start).
@@ -100,7 +100,9 @@ impl Memory {
     ///
     /// As for [`Memory::read`].
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        self.region.write(offset, bytes).map_err(Error::kvm("Writing memory"))
+        self.region
+            .write(offset, bytes)
+            .map_err(Error::kvm("Writing memory"))
     }
 
     pub(crate) fn machine(&self) -> &Arc<Machine> {
@@ -126,12 +128,16 @@ impl Memory {
     }
 
     pub(crate) fn populate(&self, offset: u64, length: u64) -> Result<(), Error> {
-        self.region.populate(offset, length).map_err(Error::kvm("Allocating pages"))
+        self.region
+            .populate(offset, length)
+            .map_err(Error::kvm("Allocating pages"))
     }
 
     /// Refuses a part that is not whole pages inside.
     pub(crate) fn check(&self, offset: u64, length: u64) -> Result<(), Error> {
-        let inside = offset.checked_add(length).is_some_and(|end| end <= self.length());
+        let inside = offset
+            .checked_add(length)
+            .is_some_and(|end| end <= self.length());
         if inside && offset.is_multiple_of(PAGE_SIZE) && length.is_multiple_of(PAGE_SIZE) {
             return Ok(());
         }
@@ -146,7 +152,12 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         // Where the slot stays, so does its place: nothing else may ever be there.
-        if self.machine.vm.remove_guest_memory_region(self.place.slot).is_ok() {
+        if self
+            .machine
+            .vm
+            .remove_guest_memory_region(self.place.slot)
+            .is_ok()
+        {
             lock(&self.machine.physical).give_back(self.place);
         }
     }

@@ -19,6 +19,9 @@ const CHUNK_PAGES: u64 = 256;
 /// Used pages that are worth the removal of a slot.
 const WORTH_A_ZAP: usize = 256;
 
+/// [`PAGE_SIZE`], for arrays.
+const PAGE_BYTES: usize = 4096;
+
 /// Entries of a table.
 pub const ENTRIES: u64 = 512;
 
@@ -70,7 +73,7 @@ impl TablePage {
     }
 
     fn clear(&self) {
-        let cleared = self.region.write(self.offset, &[0; PAGE_SIZE as usize]);
+        let cleared = self.region.write(self.offset, &[0; PAGE_BYTES]);
         debug_assert!(cleared.is_ok());
     }
 }
@@ -95,11 +98,16 @@ impl TablePages {
             let length = CHUNK_PAGES * PAGE_SIZE;
             let (place, region) = self.new_slot(length)?;
             let pages = (0..CHUNK_PAGES).rev();
-            state.free.extend(pages.map(|page| {
-                TablePage::new(Arc::clone(&region), place.address, page * PAGE_SIZE)
-            }));
+            state.free.extend(
+                pages.map(|page| {
+                    TablePage::new(Arc::clone(&region), place.address, page * PAGE_SIZE)
+                }),
+            );
         }
-        let page = state.free.pop().ok_or(Error::NoRoom { length: PAGE_SIZE })?;
+        let page = state
+            .free
+            .pop()
+            .ok_or(Error::NoRoom { length: PAGE_SIZE })?;
         page.clear();
         Ok(page)
     }

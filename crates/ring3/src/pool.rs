@@ -22,6 +22,8 @@ pub struct Pool {
 
 #[derive(Debug, Default)]
 struct State {
+    // Moved twice a switch, and large.
+    #[allow(clippy::vec_box)]
     idle: Vec<Box<Vcpu>>,
     made: u64,
     waiting: usize,
@@ -92,7 +94,10 @@ impl Pool {
                 });
             }
             state.waiting += 1;
-            state = self.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .idle
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
             state.waiting -= 1;
         }
     }

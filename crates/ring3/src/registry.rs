@@ -68,10 +68,13 @@ pub fn register(name: &str, constructor: Arc<dyn Constructor>) {
 /// Where there is none; the error lists those that there are.
 pub fn lookup(name: &str) -> Result<Arc<dyn Constructor>, UnknownPlatform> {
     let registry = lock(&REGISTRY);
-    registry.get(name).map(Arc::clone).ok_or_else(|| UnknownPlatform {
-        name: name.to_owned(),
-        known: registry.keys().cloned().collect(),
-    })
+    registry
+        .get(name)
+        .map(Arc::clone)
+        .ok_or_else(|| UnknownPlatform {
+            name: name.to_owned(),
+            known: registry.keys().cloned().collect(),
+        })
 }
 
 /// All names, in alphabetical order.
@@ -151,7 +154,10 @@ mod tests {
         let path = Path::new("/nonexistent/kvm");
         let error = lookup("kvm").unwrap().open_device(Some(path)).unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("/nonexistent/kvm") && text.contains("kvm_intel"), "{text}");
+        assert!(
+            text.contains("/nonexistent/kvm") && text.contains("kvm_intel"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::address_space::AddressSpace;
 use crate::context::{Context, SwitchOptions};
 use crate::error::Error;
 use crate::global::Global;
-use crate::layout::{PAGE_FAULT_VECTOR, SYSCALL_STUB, STUB_PAGE, kernel_address};
+use crate::layout::{PAGE_FAULT_VECTOR, STUB_PAGE, SYSCALL_STUB, kernel_address};
 use crate::machine::Machine;
 use crate::platform::{KvmPlatform, Platform};
 use crate::registers::{Exit, Registers, Restore};
@@ -80,12 +80,26 @@ impl Test {
 
     fn map_code(&self) -> Result<(), Error> {
         let code = 2 * PAGE_SIZE;
-        self.space.map(CODE, &self.memory, code, PAGE_SIZE, Protection::READ_EXECUTE, false)
+        self.space.map(
+            CODE,
+            &self.memory,
+            code,
+            PAGE_SIZE,
+            Protection::READ_EXECUTE,
+            false,
+        )
     }
 
     fn map(&self, address: u64, page: u64) -> Result<(), Error> {
         let offset = page * PAGE_SIZE;
-        self.space.map(address, &self.memory, offset, PAGE_SIZE, Protection::READ, false)
+        self.space.map(
+            address,
+            &self.memory,
+            offset,
+            PAGE_SIZE,
+            Protection::READ,
+            false,
+        )
     }
 
     /// Has the program read at `address`.

@@ -200,7 +200,8 @@ impl Space {
             let stop = end.min((next / LEAF_BYTES + 1) * LEAF_BYTES);
             if let Some(leaf) = self.leaf(&mut tables, next, memory.is_some())? {
                 for page in (next..stop).step_by(4096) {
-                    let entry = memory.map_or(0, |memory| protection.entry(memory + (page - address)));
+                    let entry =
+                        memory.map_or(0, |memory| protection.entry(memory + (page - address)));
                     leaf.page.set(page / PAGE_SIZE % ENTRIES, entry);
                 }
             }
@@ -239,7 +240,10 @@ impl Space {
 
 impl Drop for Space {
     fn drop(&mut self) {
-        let tables = self.tables.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let tables = self
+            .tables
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut pages = vec![tables.page.clone()];
         let mut rest: Vec<Table> = std::mem::take(&mut tables.children).into_values().collect();
         while let Some(table) = rest.pop() {
@@ -256,6 +260,8 @@ impl Gate {
     }
 
     fn wait<'state>(&self, state: MutexGuard<'state, GateState>) -> MutexGuard<'state, GateState> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+        self.changed
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

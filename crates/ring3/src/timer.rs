@@ -81,7 +81,10 @@ impl Shared {
         let mut state = lock(&self.state);
         while !state.stop {
             let Some((&deadline, _)) = state.deadlines.first_key_value() else {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             let left = deadline.0.saturating_duration_since(Instant::now());

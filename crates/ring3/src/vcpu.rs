@@ -193,23 +193,32 @@ impl Vcpu {
             self.mend()?;
         }
         let here = self.resident.is_some();
-        if here && self.space.as_ref().is_some_and(|old| Arc::ptr_eq(old, space)) {
+        if here
+            && self
+                .space
+                .as_ref()
+                .is_some_and(|old| Arc::ptr_eq(old, space))
+        {
             return Ok(());
         }
         let bases = if here {
-            self.bases().map_err(Error::kvm("Reading the segment bases"))?
+            self.bases()
+                .map_err(Error::kvm("Reading the segment bases"))?
         } else {
             let values = context.values(Some(self.id))?.unwrap_or_default();
             if values.xsave.is_some() || !self.pristine {
                 let xsave = values.xsave.as_ref().unwrap_or(&self.clean);
                 self.pristine = false;
                 let xsave = whole(xsave);
-                self.runner.vcpu().set_xsave(&xsave).map_err(|error| match &values.xsave {
-                    Some(state) => Error::ExtendedState {
-                        length: microvm_kvm::xsave_to_bytes(state).len(),
-                    },
-                    None => Error::kvm("Resetting the extended state")(error),
-                })?;
+                self.runner
+                    .vcpu()
+                    .set_xsave(&xsave)
+                    .map_err(|error| match &values.xsave {
+                        Some(state) => Error::ExtendedState {
+                            length: microvm_kvm::xsave_to_bytes(state).len(),
+                        },
+                        None => Error::kvm("Resetting the extended state")(error),
+                    })?;
             }
             values.bases
         };
@@ -232,7 +241,8 @@ impl Vcpu {
         let failed = Error::kvm("Resetting a vCPU");
         self.space = None;
         let vcpu = self.runner.vcpu();
-        vcpu.set_vcpu_events(&kvm_vcpu_events::default()).map_err(&failed)?;
+        vcpu.set_vcpu_events(&kvm_vcpu_events::default())
+            .map_err(&failed)?;
         let runnable = kvm_mp_state {
             mp_state: KVM_MP_STATE_RUNNABLE,
         };
@@ -284,10 +294,9 @@ impl Vcpu {
             Ok(KvmExit::IoOut { port, .. }) if port == u16::from(PORT) => None,
             Ok(KvmExit::IoOut { .. }) => Some(Stop::Unfinished),
             Ok(KvmExit::IoIn { .. }) => Some(Stop::NotEntered),
-            Ok(KvmExit::MemoryFault { address, .. }) => Some(Stop::BusError(
-                Registers::default(),
-                Some(address),
-            )),
+            Ok(KvmExit::MemoryFault { address, .. }) => {
+                Some(Stop::BusError(Registers::default(), Some(address)))
+            }
             Ok(exit) => {
                 let reason = format!("{exit:?}");
                 self.give_up();
@@ -322,7 +331,10 @@ impl Vcpu {
         }
         if offset < microvm_kvm::PAGE_SIZE {
             self.in_ring3 = false;
-            return self.exception(regs, offset.wrapping_sub(EXCEPTION_STUBS) / EXCEPTION_STUB_BYTES);
+            return self.exception(
+                regs,
+                offset.wrapping_sub(EXCEPTION_STUBS) / EXCEPTION_STUB_BYTES,
+            );
         }
         if regs.rip.wrapping_sub(LOWER_STUB) < 4 && self.entry == SyscallEntry::Ring3 {
             self.in_ring3 = is_ring3(&self.runner.synced().sregs);

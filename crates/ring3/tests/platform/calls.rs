@@ -78,8 +78,18 @@ pub fn flags_that_programs_may_not_set_are_dropped() {
     program.registers.rflags = !0x4_0100;
     program.call();
     // I/O privilege, nested task, virtual 8086 and what came with it.
-    assert_eq!(program.registers.rax & 0x1a_7000, 0, "{:x?}", program.registers);
-    assert_eq!(program.registers.rax & 0xcd5, 0xcd5, "{:x?}", program.registers);
+    assert_eq!(
+        program.registers.rax & 0x1a_7000,
+        0,
+        "{:x?}",
+        program.registers
+    );
+    assert_eq!(
+        program.registers.rax & 0xcd5,
+        0xcd5,
+        "{:x?}",
+        program.registers
+    );
 }
 
 pub fn instruction_pointer_outside_the_lower_half_is_a_general_protection_fault() {
@@ -90,7 +100,10 @@ pub fn instruction_pointer_outside_the_lower_half_is_a_general_protection_fault(
         let Exit::Fault(fault) = program.switch() else {
             panic!("no fault");
         };
-        assert_eq!((fault.vector, fault.error_code, fault.address), (13, 0, None));
+        assert_eq!(
+            (fault.vector, fault.error_code, fault.address),
+            (13, 0, None)
+        );
         assert_eq!(program.registers, before);
     }
     program.call();

@@ -13,7 +13,10 @@ pub fn read_of_an_unmapped_page_tells_address_and_access() {
         assert_eq!((fault.vector, fault.address), (14, Some(address)));
         assert_eq!(fault.access(), Some(Access::Read));
         assert_eq!(fault.error_code & 1, 0, "{fault:?}");
-        assert_eq!((program.registers.rip, program.registers.rax), (CODE, 0xabcd));
+        assert_eq!(
+            (program.registers.rip, program.registers.rax),
+            (CODE, 0xabcd)
+        );
     }
 }
 
@@ -42,7 +45,9 @@ pub fn execution_of_data_is_a_fault_at_the_instruction() {
 pub fn first_fetch_in_an_empty_space_is_a_fault() {
     let mut program = program(&READ);
     let empty = program.platform.address_space().unwrap();
-    let result = program.context.switch(&empty, &mut program.registers, Default::default());
+    let result = program
+        .context
+        .switch(&empty, &mut program.registers, Default::default());
     let Ok(Exit::Fault(fault)) = result else {
         panic!("{result:?}");
     };
@@ -103,6 +108,7 @@ pub fn single_step_stops_behind_the_instruction() {
     program.registers.rip = CODE + 2;
     program.registers.rflags = 0x100;
     let exit = program.switch();
-    let stepped = exit == Exit::SystemCall || matches!(exit, Exit::Fault(fault) if fault.vector == 1);
+    let stepped =
+        exit == Exit::SystemCall || matches!(exit, Exit::Fault(fault) if fault.vector == 1);
     assert!(stepped, "{exit:?}");
 }

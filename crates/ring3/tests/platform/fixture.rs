@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use microvm_ring3::{
-    AddressSpace, Context, Error, Exit, Fault, KvmOptions, KvmPlatform, Memory, Platform,
+    AddressSpace, Context, Error, Exit, Fault, KvmOptions, KvmPlatform, Memory, Platform as _,
     Protection, Registers, SwitchOptions, open_device,
 };
 
@@ -76,7 +76,8 @@ pub fn program_on(platform: &Arc<KvmPlatform>, code: &[u8]) -> Program {
 
 impl Program {
     pub fn switch_with(&mut self, options: SwitchOptions) -> Result<Exit, Error> {
-        self.context.switch(&self.space, &mut self.registers, options)
+        self.context
+            .switch(&self.space, &mut self.registers, options)
     }
 
     /// Runs until the program wants something.

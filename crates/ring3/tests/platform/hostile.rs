@@ -39,28 +39,28 @@ pub fn kernel_half_is_closed_to_reads_writes_and_jumps() {
 
 pub fn privileged_instructions_are_faults() {
     let codes: [&[u8]; 22] = [
-        &[0x0f, 0x00, 0xd0],                   // lldt ax
-        &[0x0f, 0x00, 0xd8],                   // ltr ax
-        &[0x0f, 0x01, 0x17],                   // lgdt [rdi]
-        &[0x0f, 0x01, 0x1f],                   // lidt [rdi]
-        &[0x0f, 0x01, 0xf0],                   // lmsw ax
-        &[0x0f, 0x06],                         // clts
-        &[0x0f, 0x08],                         // invd
-        &[0x0f, 0x09],                         // wbinvd
-        &[0x0f, 0x01, 0x3f],                   // invlpg [rdi]
-        &[0x0f, 0x20, 0xc0],                   // mov rax, cr0
-        &[0x0f, 0x22, 0xd8],                   // mov cr3, rax
-        &[0x0f, 0x22, 0xe0],                   // mov cr4, rax
-        &[0x0f, 0x21, 0xf8],                   // mov rax, dr7
-        &[0x0f, 0x23, 0xf8],                   // mov dr7, rax
-        &[0x0f, 0x30],                         // wrmsr
-        &[0x0f, 0x32],                         // rdmsr
-        &[0x0f, 0x01, 0xf8],                   // swapgs
-        &[0xfa],                               // cli
-        &[0xfb],                               // sti
-        &[0x48, 0x0f, 0x07],                   // sysretq
-        &[0x0f, 0x01, 0xd1],                   // xsetbv
-        &[0xf4],                               // hlt
+        &[0x0f, 0x00, 0xd0], // lldt ax
+        &[0x0f, 0x00, 0xd8], // ltr ax
+        &[0x0f, 0x01, 0x17], // lgdt [rdi]
+        &[0x0f, 0x01, 0x1f], // lidt [rdi]
+        &[0x0f, 0x01, 0xf0], // lmsw ax
+        &[0x0f, 0x06],       // clts
+        &[0x0f, 0x08],       // invd
+        &[0x0f, 0x09],       // wbinvd
+        &[0x0f, 0x01, 0x3f], // invlpg [rdi]
+        &[0x0f, 0x20, 0xc0], // mov rax, cr0
+        &[0x0f, 0x22, 0xd8], // mov cr3, rax
+        &[0x0f, 0x22, 0xe0], // mov cr4, rax
+        &[0x0f, 0x21, 0xf8], // mov rax, dr7
+        &[0x0f, 0x23, 0xf8], // mov dr7, rax
+        &[0x0f, 0x30],       // wrmsr
+        &[0x0f, 0x32],       // rdmsr
+        &[0x0f, 0x01, 0xf8], // swapgs
+        &[0xfa],             // cli
+        &[0xfb],             // sti
+        &[0x48, 0x0f, 0x07], // sysretq
+        &[0x0f, 0x01, 0xd1], // xsetbv
+        &[0xf4],             // hlt
     ];
     let mut program = program(&[]);
     for code in codes {
@@ -95,7 +95,10 @@ pub fn all_interrupt_vectors_are_faults_or_ignored() {
         program.registers.rip = CODE;
         match program.switch() {
             Exit::Fault(fault) => {
-                assert!(matches!(fault.vector, 3 | 4 | 6 | 13), "{vector}: {fault:?}");
+                assert!(
+                    matches!(fault.vector, 3 | 4 | 6 | 13),
+                    "{vector}: {fault:?}"
+                );
             }
             // One host takes one of them as CPUID, which a program may use anyway.
             Exit::SystemCall => assert_eq!(program.registers.rip, CODE + 4, "{vector}"),
@@ -116,9 +119,15 @@ pub fn jumps_into_the_last_page_harm_nobody() {
             // Where the page is there, this is a system call with registers of the program's
             // choice, and nothing else.
             let exit = program.switch();
-            assert!(matches!(exit, Exit::SystemCall | Exit::Fault(_)), "{exit:?}");
+            assert!(
+                matches!(exit, Exit::SystemCall | Exit::Fault(_)),
+                "{exit:?}"
+            );
             let exit = program.switch();
-            assert!(matches!(exit, Exit::SystemCall | Exit::Fault(_)), "{exit:?}");
+            assert!(
+                matches!(exit, Exit::SystemCall | Exit::Fault(_)),
+                "{exit:?}"
+            );
             program.registers.rflags = 0;
         }
     }
@@ -148,7 +157,7 @@ pub fn wild_stack_pointers_harm_nobody() {
         // push rax
         program.write_code(&[0x50]);
         let fault = program.fault();
-        assert!(matches!(fault.vector, 12 | 13 | 14), "{rsp:#x}: {fault:?}");
+        assert!(matches!(fault.vector, 12..=14), "{rsp:#x}: {fault:?}");
     }
     program.registers.rsp = DATA + PAGE;
     assert_unharmed(&mut program);

@@ -113,7 +113,10 @@ pub fn timeout_that_was_not_needed_does_not_end_the_next_switch() {
     for _ in 0..50 {
         program.registers.rip = CODE;
         let exit = program.switch_with(timeout(short)).unwrap();
-        assert!(matches!(exit, Exit::SystemCall | Exit::TimedOut), "{exit:?}");
+        assert!(
+            matches!(exit, Exit::SystemCall | Exit::TimedOut),
+            "{exit:?}"
+        );
     }
     let start = Instant::now();
     let long = Duration::from_millis(60);

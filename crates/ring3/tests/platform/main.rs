@@ -109,7 +109,8 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // They count descriptors and mappings of the process.
     arguments.test_threads = Some(1);
-    let machine = open_device(None).and_then(|device| KvmPlatform::new(device, KvmOptions::default()));
+    let machine =
+        open_device(None).and_then(|device| KvmPlatform::new(device, KvmOptions::default()));
     match &machine {
         Ok(platform) => eprintln!("{:?}", platform.host_traits()),
         Err(error) => {
@@ -126,9 +127,7 @@ fn main() {
         .into_iter()
         .map(|(name, test)| {
             Trial::test(name, move || {
-                let t = std::time::Instant::now();
                 test();
-                eprintln!("TIME {name} {:?}", t.elapsed());
                 Ok(())
             })
             .with_ignored_flag(!usable)

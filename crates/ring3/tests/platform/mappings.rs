@@ -14,9 +14,14 @@ pub fn unmapped_page_is_gone_and_the_next_one_is_not() {
     let place = NOWHERE;
     let memory = &program.memory;
     for page in 0..3 {
-        memory.write(page * PAGE + 0x500, &[page as u8 + 1]).unwrap();
+        memory
+            .write(page * PAGE + 0x500, &[page as u8 + 1])
+            .unwrap();
     }
-    program.space.map(place, memory, 0, 3 * PAGE, Protection::READ, false).unwrap();
+    program
+        .space
+        .map(place, memory, 0, 3 * PAGE, Protection::READ, false)
+        .unwrap();
     for page in 0..3 {
         assert_eq!(program.read(place + page * PAGE + 0x500), page + 1);
     }
@@ -38,8 +43,14 @@ pub fn protection_is_taken_and_given_back() {
     for _ in 0..20 {
         program.space.protect(DATA, PAGE, Protection::READ).unwrap();
         let fault = program.fault();
-        assert_eq!((fault.address, fault.access()), (Some(DATA), Some(Access::Write)));
-        program.space.protect(DATA, PAGE, Protection::READ_WRITE).unwrap();
+        assert_eq!(
+            (fault.address, fault.access()),
+            (Some(DATA), Some(Access::Write))
+        );
+        program
+            .space
+            .protect(DATA, PAGE, Protection::READ_WRITE)
+            .unwrap();
         program.call();
     }
 }
@@ -50,7 +61,10 @@ pub fn page_without_access_keeps_its_contents() {
     assert_eq!(program.read(DATA), 77);
     program.space.protect(DATA, PAGE, Protection::NONE).unwrap();
     let fault = program.fault();
-    assert_eq!((fault.address, fault.access()), (Some(DATA), Some(Access::Read)));
+    assert_eq!(
+        (fault.address, fault.access()),
+        (Some(DATA), Some(Access::Read))
+    );
     program.space.protect(DATA, PAGE, Protection::READ).unwrap();
     assert_eq!(program.read(DATA), 77);
 }
@@ -63,7 +77,10 @@ pub fn remapped_page_shows_the_new_memory_two_thousand_times() {
     }
     for round in 0..2_000 {
         let page = 2 + round % 2;
-        program.space.map(DATA, &memory, page * PAGE, PAGE, Protection::READ, false).unwrap();
+        program
+            .space
+            .map(DATA, &memory, page * PAGE, PAGE, Protection::READ, false)
+            .unwrap();
         assert_eq!(program.read(DATA), page, "round {round}");
     }
 }
@@ -80,7 +97,9 @@ pub fn remapping_is_seen_by_a_program_that_runs() {
     program.registers.rdi = NOWHERE;
     for round in 0..100 {
         memory.write(PAGE, &[2]).unwrap();
-        space.map(NOWHERE, &memory, 2 * PAGE, PAGE, Protection::READ, false).unwrap();
+        space
+            .map(NOWHERE, &memory, 2 * PAGE, PAGE, Protection::READ, false)
+            .unwrap();
         let (started, start) = mpsc::channel();
         let runner = thread::spawn(move || {
             started.send(()).unwrap();
@@ -95,10 +114,16 @@ pub fn remapping_is_seen_by_a_program_that_runs() {
             (program, exit)
         });
         start.recv().unwrap();
-        space.map(NOWHERE, &memory, 3 * PAGE, PAGE, Protection::READ, false).unwrap();
+        space
+            .map(NOWHERE, &memory, 3 * PAGE, PAGE, Protection::READ, false)
+            .unwrap();
         let exit;
         (program, exit) = runner.join().unwrap();
-        assert_eq!((exit, program.registers.rax), (Exit::SystemCall, 2), "round {round}");
+        assert_eq!(
+            (exit, program.registers.rax),
+            (Exit::SystemCall, 2),
+            "round {round}"
+        );
     }
 }
 
@@ -106,7 +131,10 @@ pub fn memory_is_shared_between_spaces() {
     let mut writer = program(&WRITE);
     let mut reader = program_on(&writer.platform, &READ);
     let memory = &writer.memory;
-    reader.space.map(NOWHERE, memory, PAGE, PAGE, Protection::READ, false).unwrap();
+    reader
+        .space
+        .map(NOWHERE, memory, PAGE, PAGE, Protection::READ, false)
+        .unwrap();
     for value in [3, 4] {
         writer.registers.rax = value;
         writer.call();
@@ -117,7 +145,10 @@ pub fn memory_is_shared_between_spaces() {
 pub fn edges_of_the_address_space_are_checked() {
     let mut program = program(&READ);
     let memory = Arc::clone(&program.memory);
-    let (min, max) = (program.platform.min_user_address(), program.platform.max_user_address());
+    let (min, max) = (
+        program.platform.min_user_address(),
+        program.platform.max_user_address(),
+    );
     let refused = [
         (0, PAGE),
         (max, PAGE),
@@ -132,18 +163,26 @@ pub fn edges_of_the_address_space_are_checked() {
     ];
     for (address, length) in refused {
         let results = [
-            program.space.map(address, &memory, 0, length, Protection::READ, false),
+            program
+                .space
+                .map(address, &memory, 0, length, Protection::READ, false),
             program.space.unmap(address, length),
             program.space.protect(address, length, Protection::READ),
         ];
         for result in results {
-            assert!(matches!(result, Err(Error::Range { .. })), "{address:#x} {length}: {result:?}");
+            assert!(
+                matches!(result, Err(Error::Range { .. })),
+                "{address:#x} {length}: {result:?}"
+            );
         }
     }
     memory.write(2 * PAGE, &[8]).unwrap();
     for address in [min, max - PAGE] {
         let offset = 2 * PAGE;
-        program.space.map(address, &memory, offset, PAGE, Protection::READ, false).unwrap();
+        program
+            .space
+            .map(address, &memory, offset, PAGE, Protection::READ, false)
+            .unwrap();
         assert_eq!(program.read(address), 8);
     }
 }
@@ -151,9 +190,19 @@ pub fn edges_of_the_address_space_are_checked() {
 pub fn parts_outside_of_a_memory_are_refused() {
     let program = program(&READ);
     let memory = &program.memory;
-    for (offset, length) in [(0, 5 * PAGE), (4 * PAGE, PAGE), (1, PAGE), (u64::MAX - 4095, PAGE)] {
-        let result = program.space.map(NOWHERE, memory, offset, length, Protection::READ, false);
-        assert!(matches!(result, Err(Error::Offset { .. })), "{offset}: {result:?}");
+    for (offset, length) in [
+        (0, 5 * PAGE),
+        (4 * PAGE, PAGE),
+        (1, PAGE),
+        (u64::MAX - 4095, PAGE),
+    ] {
+        let result = program
+            .space
+            .map(NOWHERE, memory, offset, length, Protection::READ, false);
+        assert!(
+            matches!(result, Err(Error::Offset { .. })),
+            "{offset}: {result:?}"
+        );
     }
     for length in [0, 1, u64::MAX] {
         assert!(program.platform.new_memory(length).is_err());
@@ -163,9 +212,21 @@ pub fn parts_outside_of_a_memory_are_refused() {
 pub fn protecting_a_hole_changes_nothing() {
     let mut program = program(&WRITE);
     let result = program.space.protect(DATA, 2 * PAGE, Protection::READ);
-    assert_eq!(result, Err(Error::NotMapped { address: DATA + PAGE }));
-    let result = program.space.protect(DATA - PAGE, 2 * PAGE, Protection::READ);
-    assert_eq!(result, Err(Error::NotMapped { address: DATA - PAGE }));
+    assert_eq!(
+        result,
+        Err(Error::NotMapped {
+            address: DATA + PAGE
+        })
+    );
+    let result = program
+        .space
+        .protect(DATA - PAGE, 2 * PAGE, Protection::READ);
+    assert_eq!(
+        result,
+        Err(Error::NotMapped {
+            address: DATA - PAGE
+        })
+    );
     program.call();
 }
 
@@ -182,7 +243,10 @@ pub fn whole_unit_can_be_mapped_ahead() {
     let mut program = program(&READ);
     let unit = program.platform.map_unit();
     let memory = program.platform.new_memory(unit).unwrap();
-    program.space.map(0x1000_0000, &memory, 0, unit, Protection::READ_WRITE, true).unwrap();
+    program
+        .space
+        .map(0x1000_0000, &memory, 0, unit, Protection::READ_WRITE, true)
+        .unwrap();
     memory.write(unit - 8, &[6]).unwrap();
     assert_eq!(program.read(0x1000_0000 + unit - 8), 6);
     program.space.unmap(0x1000_0000, unit).unwrap();
@@ -208,8 +272,14 @@ pub fn write_to_a_mapped_file_reaches_it() {
     let mut program = program(&WRITE);
     let file = file(3 * PAGE);
     let copy = file.try_clone().unwrap();
-    let memory = program.platform.memory_of_file(copy, PAGE, PAGE, true).unwrap();
-    program.space.map(NOWHERE, &memory, 0, PAGE, Protection::READ_WRITE, false).unwrap();
+    let memory = program
+        .platform
+        .memory_of_file(copy, PAGE, PAGE, true)
+        .unwrap();
+    program
+        .space
+        .map(NOWHERE, &memory, 0, PAGE, Protection::READ_WRITE, false)
+        .unwrap();
     program.registers.rdi = NOWHERE + 8;
     program.registers.rax = 0x1122;
     program.call();
@@ -222,10 +292,18 @@ pub fn write_to_a_mapped_file_reaches_it() {
 pub fn read_only_file_cannot_be_mapped_for_writing() {
     let mut program = program(&READ);
     let file = file(PAGE);
-    let memory = program.platform.memory_of_file(file, 0, PAGE, false).unwrap();
-    let result = program.space.map(NOWHERE, &memory, 0, PAGE, Protection::READ_WRITE, false);
+    let memory = program
+        .platform
+        .memory_of_file(file, 0, PAGE, false)
+        .unwrap();
+    let result = program
+        .space
+        .map(NOWHERE, &memory, 0, PAGE, Protection::READ_WRITE, false);
     assert_eq!(result, Err(Error::ReadOnlyMemory));
-    program.space.map(NOWHERE, &memory, 0, PAGE, Protection::READ, true).unwrap();
+    program
+        .space
+        .map(NOWHERE, &memory, 0, PAGE, Protection::READ, true)
+        .unwrap();
     let result = program.space.protect(NOWHERE, PAGE, Protection::ALL);
     assert_eq!(result, Err(Error::ReadOnlyMemory));
     assert_eq!(program.read(NOWHERE), 0);
@@ -238,8 +316,14 @@ pub fn file_that_became_shorter_is_a_bus_error() {
         let mut program = program(&READ);
         let file = file(2 * PAGE);
         let copy = file.try_clone().unwrap();
-        let memory = program.platform.memory_of_file(copy, 0, 2 * PAGE, writable).unwrap();
-        program.space.map(NOWHERE, &memory, 0, 2 * PAGE, Protection::READ, false).unwrap();
+        let memory = program
+            .platform
+            .memory_of_file(copy, 0, 2 * PAGE, writable)
+            .unwrap();
+        program
+            .space
+            .map(NOWHERE, &memory, 0, 2 * PAGE, Protection::READ, false)
+            .unwrap();
         assert_eq!(program.read(NOWHERE + PAGE), 0);
         file.set_len(PAGE).unwrap();
         program.registers.rip = CODE;
@@ -267,12 +351,17 @@ pub fn released_space_refuses_everything() {
     program.space.release().unwrap();
     program.space.release().unwrap();
     let memory = &program.memory;
-    let map = program.space.map(NOWHERE, memory, 0, PAGE, Protection::READ, false);
+    let map = program
+        .space
+        .map(NOWHERE, memory, 0, PAGE, Protection::READ, false);
     assert_eq!(map, Err(Error::Released));
     assert_eq!(program.space.unmap(DATA, PAGE), Err(Error::Released));
     assert!(program.space.lookup(DATA).is_none());
     let before = program.registers;
-    assert_eq!(program.switch_with(SwitchOptions::default()), Err(Error::Released));
+    assert_eq!(
+        program.switch_with(SwitchOptions::default()),
+        Err(Error::Released)
+    );
     assert_eq!(program.registers, before);
 }
 

@@ -26,7 +26,9 @@ pub fn round_trip_is_measured_against_a_bare_exit() {
     let region = std::sync::Arc::new(MemoryRegion::anonymous(0x1000).unwrap());
     // 1: out 0x10, al; jmp 1b, in real mode
     region.write(0, &[0xe6, 0x10, 0xeb, 0xfc]).unwrap();
-    machine.set_guest_memory_region(0, 0, 0x1000, region).unwrap();
+    machine
+        .set_guest_memory_region(0, 0, 0x1000, region)
+        .unwrap();
     let vcpu = machine.create_vcpu(0).unwrap();
     vcpu.modify_sregs(|sregs| {
         sregs.cs.base = 0;

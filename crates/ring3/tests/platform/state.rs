@@ -18,7 +18,10 @@ pub fn segment_bases_are_set_and_survive_calls_and_faults() {
     program.memory.write(PAGE, &[7]).unwrap();
     program.memory.write(PAGE + 64, &[8]).unwrap();
     assert_eq!(program.context.segment_bases(), Ok(bases(0, 0)));
-    program.context.set_segment_bases(bases(DATA, DATA + 64)).unwrap();
+    program
+        .context
+        .set_segment_bases(bases(DATA, DATA + 64))
+        .unwrap();
     for _ in 0..2 {
         program.call();
         assert_eq!((program.registers.rax, program.registers.rbx), (7, 8));
@@ -26,7 +29,10 @@ pub fn segment_bases_are_set_and_survive_calls_and_faults() {
         assert!(matches!(program.switch(), Exit::Fault(_)));
     }
     assert_eq!(program.context.segment_bases(), Ok(bases(DATA, DATA + 64)));
-    program.context.set_segment_bases(bases(DATA + 64, DATA)).unwrap();
+    program
+        .context
+        .set_segment_bases(bases(DATA + 64, DATA))
+        .unwrap();
     program.call();
     assert_eq!((program.registers.rax, program.registers.rbx), (8, 7));
     let error = program.context.set_segment_bases(bases(1 << 47, 0));
@@ -43,15 +49,27 @@ struct Vectors {
 fn vectors() -> Vectors {
     // ldmxcsr [rdi + 64]; stmxcsr [rsi + 64]
     let mxcsr = |code: &mut Vec<u8>, load: bool| {
-        code.extend(if load { [0x0f, 0xae, 0x57, 0x40] } else { [0x0f, 0xae, 0x5e, 0x40] });
+        code.extend(if load {
+            [0x0f, 0xae, 0x57, 0x40]
+        } else {
+            [0x0f, 0xae, 0x5e, 0x40]
+        });
         code.extend(SYSCALL);
     };
     let (bytes, mut load, mut store) = if std::is_x86_feature_detected!("avx") {
         // vmovdqu ymm5, [rdi]; vmovdqu [rsi], ymm5
-        (32, vec![0xc5, 0xfe, 0x6f, 0x2f], vec![0xc5, 0xfe, 0x7f, 0x2e])
+        (
+            32,
+            vec![0xc5, 0xfe, 0x6f, 0x2f],
+            vec![0xc5, 0xfe, 0x7f, 0x2e],
+        )
     } else {
         // movdqu xmm5, [rdi]; movdqu [rsi], xmm5
-        (16, vec![0xf3, 0x0f, 0x6f, 0x2f], vec![0xf3, 0x0f, 0x7f, 0x2e])
+        (
+            16,
+            vec![0xf3, 0x0f, 0x6f, 0x2f],
+            vec![0xf3, 0x0f, 0x7f, 0x2e],
+        )
     };
     mxcsr(&mut load, true);
     mxcsr(&mut store, false);
@@ -68,7 +86,10 @@ fn vector_program(base: &std::sync::Arc<microvm_ring3::KvmPlatform>, seed: u8) -
     program.memory.write(0x100, &vectors.store).unwrap();
     let pattern: Vec<u8> = (0..vectors.bytes).map(|n| n as u8 ^ seed).collect();
     program.memory.write(PAGE, &pattern).unwrap();
-    program.memory.write(PAGE + 64, &MXCSR.to_le_bytes()).unwrap();
+    program
+        .memory
+        .write(PAGE + 64, &MXCSR.to_le_bytes())
+        .unwrap();
     program
 }
 
@@ -90,7 +111,10 @@ fn store(program: &mut Program) -> (Vec<u8>, u32) {
 }
 
 fn expected(seed: u8) -> (Vec<u8>, u32) {
-    ((0..vectors().bytes).map(|n| n as u8 ^ seed).collect(), MXCSR)
+    (
+        (0..vectors().bytes).map(|n| n as u8 ^ seed).collect(),
+        MXCSR,
+    )
 }
 
 pub fn vector_registers_and_mxcsr_survive_calls_and_faults() {
@@ -105,16 +129,24 @@ pub fn vector_registers_and_mxcsr_survive_calls_and_faults() {
 
 pub fn contexts_that_share_a_vcpu_keep_their_own_state() {
     let platform = platform_with(1);
-    let mut programs: Vec<_> = (1..4).map(|seed| vector_program(&platform, seed * 16)).collect();
+    let mut programs: Vec<_> = (1..4)
+        .map(|seed| vector_program(&platform, seed * 16))
+        .collect();
     for (program, gs) in programs.iter_mut().zip(0..) {
-        program.context.set_segment_bases(bases(DATA, 0x1000 * gs)).unwrap();
+        program
+            .context
+            .set_segment_bases(bases(DATA, 0x1000 * gs))
+            .unwrap();
         load(program);
     }
     for (program, seed) in programs.iter_mut().zip(1..) {
         assert_eq!(store(program), expected(seed * 16));
     }
     for (program, gs) in programs.iter_mut().zip(0..) {
-        assert_eq!(program.context.segment_bases(), Ok(bases(DATA, 0x1000 * gs)));
+        assert_eq!(
+            program.context.segment_bases(),
+            Ok(bases(DATA, 0x1000 * gs))
+        );
     }
     assert_eq!(platform.vcpus(), 1);
 }
@@ -159,7 +191,10 @@ pub fn malformed_extended_state_is_an_error_and_harms_nobody() {
     state[512..576].fill(0xff);
     program.context.set_extended_state(&state).unwrap();
     let result = program.switch_with(microvm_ring3::SwitchOptions::default());
-    assert!(matches!(result, Err(Error::ExtendedState { .. })), "{result:?}");
+    assert!(
+        matches!(result, Err(Error::ExtendedState { .. })),
+        "{result:?}"
+    );
     let mut other = vector_program(&platform, 2);
     load(&mut other);
     assert_eq!(store(&mut other), expected(2));
@@ -170,7 +205,9 @@ pub fn malformed_extended_state_is_an_error_and_harms_nobody() {
 
 pub fn time_stamp_counter_never_goes_back() {
     // rdtsc; shl rdx, 32; or rax, rdx; syscall
-    let code = [0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0, 0x0f, 0x05];
+    let code = [
+        0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0, 0x0f, 0x05,
+    ];
     let mut program = program(&code);
     let mut last = 0;
     for _ in 0..500 {

@@ -38,7 +38,9 @@ pub fn thread_gets_its_own_vcpu_again() {
     }
     assert_eq!(platform.vcpus(), 1);
     let other = Arc::clone(&platform);
-    thread::spawn(move || program_on(&other, &SYSCALL).call()).join().unwrap();
+    thread::spawn(move || program_on(&other, &SYSCALL).call())
+        .join()
+        .unwrap();
     assert_eq!(platform.vcpus(), 2);
 }
 
@@ -79,14 +81,19 @@ pub fn two_machines_alternate_on_one_thread() {
 
 pub fn atomic_additions_of_two_programs_all_count() {
     // 1: lock inc qword ptr [rdi]; dec rcx; jnz 1b; syscall
-    let code = [0xf0, 0x48, 0xff, 0x07, 0x48, 0xff, 0xc9, 0x75, 0xf7, 0x0f, 0x05];
+    let code = [
+        0xf0, 0x48, 0xff, 0x07, 0x48, 0xff, 0xc9, 0x75, 0xf7, 0x0f, 0x05,
+    ];
     const EACH: u64 = 20_000;
     let platform = platform_with(2);
     let first = program_on(&platform, &code);
     let second = program_on(&platform, &code);
     let shared = Arc::clone(&first.memory);
     let all = Protection::READ_WRITE;
-    second.space.map(DATA, &shared, PAGE, PAGE, all, false).unwrap();
+    second
+        .space
+        .map(DATA, &shared, PAGE, PAGE, all, false)
+        .unwrap();
     let threads = [first, second].map(|mut program| {
         thread::spawn(move || {
             program.registers.rcx = EACH;
