@@ -52,7 +52,9 @@ impl AddressSpace {
     }
 
     /// Maps `length` bytes of `memory` from `offset` on at `address`, in place of what was there.
-    /// With `precommit` their pages are allocated now, so that the first access is quick.
+    /// A program that runs meanwhile may find the range empty for a moment.
+    ///
+    /// With `precommit` the pages are allocated now, so that the first access is quick.
     ///
     /// # Errors
     ///

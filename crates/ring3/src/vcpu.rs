@@ -59,6 +59,8 @@ pub struct Vcpu {
     resident: Option<Arc<Extended>>,
     /// Whose page tables are loaded.
     space: Option<Arc<Space>>,
+    /// Segment bases that the next run sets.
+    queued: Option<SegmentBases>,
     /// Whether the processor is in ring 3, and not in a stub.
     in_ring3: bool,
     /// Whether KVM gave up on it, so that all state has to be set anew.
@@ -113,6 +115,7 @@ impl Vcpu {
             pristine: true,
             resident: None,
             space: None,
+            queued: None,
             in_ring3: false,
             broken: false,
         };
@@ -179,6 +182,9 @@ impl Vcpu {
     }
 
     fn bases(&self) -> Result<SegmentBases, microvm_kvm::Error> {
+        if let Some(bases) = self.queued {
+            return Ok(bases);
+        }
         let sregs = self.runner.vcpu().get_sregs()?;
         Ok(SegmentBases {
             fs: sregs.fs.base,
@@ -228,6 +234,7 @@ impl Vcpu {
         sregs.gs.base = bases.gs;
         self.runner.synced().sregs = sregs;
         self.runner.sync_before_run(KVM_SYNC_X86_SREGS.into());
+        self.queued = Some(bases);
         self.in_ring3 = true;
         self.space = Some(Arc::clone(space));
         if !here {
@@ -278,6 +285,7 @@ impl Vcpu {
     /// Runs until something stops it.
     pub fn run(&mut self) -> Result<Stop, Error> {
         self.pristine = false;
+        self.queued = None;
         match self.runner.run_raw() {
             Ok(()) => self.stopped(),
             Err(error) if error.errno() == EINTR => self.interrupted(),
@@ -294,6 +302,7 @@ impl Vcpu {
             Ok(KvmExit::IoOut { port, .. }) if port == u16::from(PORT) => None,
             Ok(KvmExit::IoOut { .. }) => Some(Stop::Unfinished),
             Ok(KvmExit::IoIn { .. }) => Some(Stop::NotEntered),
+            Ok(KvmExit::Interrupted) => return self.interrupted(),
             Ok(KvmExit::MemoryFault { address, .. }) => {
                 Some(Stop::BusError(Registers::default(), Some(address)))
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 
-use microvm_ring3::{Access, Error, Exit, Platform, Protection, SwitchOptions};
+use microvm_ring3::{Access, Error, Exit, Platform, Protection, SegmentBases, SwitchOptions};
 
 use crate::fixture::*;
 
@@ -358,10 +358,14 @@ pub fn released_space_refuses_everything() {
     assert_eq!(program.space.unmap(DATA, PAGE), Err(Error::Released));
     assert!(program.space.lookup(DATA).is_none());
     let before = program.registers;
+    let bases = SegmentBases { fs: DATA, gs: CODE };
+    program.context.set_segment_bases(bases).unwrap();
     assert_eq!(
         program.switch_with(SwitchOptions::default()),
         Err(Error::Released)
     );
+    // What the run would have set is not lost.
+    assert_eq!(program.context.segment_bases(), Ok(bases));
     assert_eq!(program.registers, before);
 }
 
