@@ -79,7 +79,7 @@ pub fn none_of_a_thousand_interrupts_is_lost() {
     });
     let mut seed = 0x9e37_79b9_7f4a_7c15;
     for _ in 0..ROUNDS {
-        for _ in 0..random(&mut seed) % 20_000 {
+        for _ in 0..random(&mut seed) % 2_000 {
             std::hint::spin_loop();
         }
         interrupter.interrupt().unwrap();
