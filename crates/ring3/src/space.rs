@@ -77,6 +77,8 @@ pub struct Space {
     tables: Mutex<Table>,
     pages: Arc<TablePages>,
     gate: Gate,
+    /// What the gate says, for those who only look.
+    released: AtomicBool,
     /// Whether any vCPU has ever entered, so that something may have been derived from the tables.
     entered: AtomicBool,
 }
@@ -114,6 +116,7 @@ impl Space {
             }),
             pages: Arc::clone(&parts.tables),
             gate: Gate::default(),
+            released: AtomicBool::new(false),
             entered: AtomicBool::new(false),
         };
         if parts.traits.syscall_entry == SyscallEntry::Ring3 {
@@ -177,11 +180,13 @@ impl Space {
 
     /// Lets nobody in any more.
     pub fn release(&self) {
-        self.gate.lock().released = true;
+        let mut state = self.gate.lock();
+        state.released = true;
+        self.released.store(true, Ordering::SeqCst);
     }
 
     pub fn is_released(&self) -> bool {
-        self.gate.lock().released
+        self.released.load(Ordering::SeqCst)
     }
 
     /// Writes the entries of a range: the pages from guest physical address `memory` on, or none.

@@ -95,7 +95,7 @@ pub fn remapping_is_seen_by_a_program_that_runs() {
     memory.write(3 * PAGE, &[2]).unwrap();
     program.registers.rsi = DATA;
     program.registers.rdi = NOWHERE;
-    for round in 0..100 {
+    for round in 0..40 {
         memory.write(PAGE, &[2]).unwrap();
         space
             .map(NOWHERE, &memory, 2 * PAGE, PAGE, Protection::READ, false)

@@ -7,7 +7,7 @@ use microvm_ring3::{Exit, Restore, SwitchOptions};
 
 use crate::fixture::*;
 
-const ROUNDS: u32 = 500;
+const ROUNDS: u32 = 100;
 
 /// Nanoseconds of the quickest of five rounds of many calls.
 fn fastest(mut call: impl FnMut()) -> u128 {
