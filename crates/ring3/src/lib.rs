@@ -5,6 +5,23 @@
 //! and ends [`Context::switch`]; the caller does it and switches back. Nothing boots, so that a
 //! new address space and context in a live machine are there in tens of microseconds.
 //!
+//! ```no_run
+//! use microvm_ring3::{
+//!     Exit, KvmOptions, KvmPlatform, Platform, Protection, Registers, SwitchOptions, open_device,
+//! };
+//!
+//! let platform = KvmPlatform::new(open_device(None)?, KvmOptions::default())?;
+//! let memory = platform.new_memory(4096)?;
+//! memory.write(0, &[0x0f, 0x05])?; // syscall
+//! let space = platform.address_space()?;
+//! space.map(0x40_0000, &memory, 0, 4096, Protection::READ_EXECUTE, false)?;
+//! let mut context = platform.new_context();
+//! let mut registers = Registers { rip: 0x40_0000, rax: 39, ..Registers::default() };
+//! let exit = context.switch(&space, &mut registers, SwitchOptions::default())?;
+//! assert_eq!((exit, registers.rax), (Exit::SystemCall, 39));
+//! # Ok::<(), microvm_ring3::Error>(())
+//! ```
+//!
 //! The parts, from the outside in:
 //!
 //! | module | job |
