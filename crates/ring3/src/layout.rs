@@ -80,7 +80,7 @@ pub const USER_DATA: u16 = 0x2b;
 pub const USER_CODE: u16 = 0x33;
 pub const TASK: u16 = 0x40;
 
-/// Page-fault, general-protection and debug exceptions.
+/// Numbers of the page fault and the general protection fault.
 pub const PAGE_FAULT_VECTOR: u8 = 14;
 pub const GENERAL_PROTECTION_VECTOR: u8 = 13;
 
