@@ -8,7 +8,8 @@
 //!
 //! It stands on kvm-ioctls and adds what that leaves to its callers: owning the memory of slots,
 //! ending a run from another thread without losing the request, every detail of an exit, and
-//! errors that name the call. Callers are the VMM (`microvm-vmm`) and the Node binding.
+//! errors that name the call. Callers are the VMM (`microvm-vmm`), the ring-3 platform
+//! (`microvm-ring3`) and the Node binding.
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
 mod error;
@@ -17,6 +18,7 @@ pub mod guest_speed;
 mod immediate_exit;
 mod kvm;
 mod memory_region;
+pub mod reaper;
 mod runner;
 mod virtual_cpu;
 mod virtual_machine;

@@ -60,7 +60,10 @@ pub struct MemoryRegion {
 
 #[derive(Debug)]
 enum Mapping {
+    /// Anonymous memory, or a file that cannot shrink.
     Own(MmapRegion<()>),
+    /// Somebody's file.
+    File(MmapRegion<()>),
     Guest(Arc<GuestRegionMmap<()>>),
 }
 
@@ -95,6 +98,35 @@ impl MemoryRegion {
         Self::map(Some(FileOffset::new(file, 0)), size, flags)
     }
 
+    /// Maps `length` bytes of a file from `offset` on, shared: what the guest writes reaches the
+    /// file, and what others write to the file reaches the guest.
+    ///
+    /// This process never touches such a mapping itself: [`MemoryRegion::read`] and
+    /// [`MemoryRegion::write`] refuse it, for the file may shrink under it, and touching what is
+    /// gone kills. Read and write the file instead.
+    ///
+    /// # Errors
+    ///
+    /// Where `length` is not a positive multiple of 4 KiB, or `mmap` fails: `EACCES` where the
+    /// file is not open for what is asked.
+    pub fn shared_file(
+        file: File,
+        offset: u64,
+        length: u64,
+        writable: bool,
+    ) -> Result<Self, Error> {
+        let size = checked_length(length, PAGE_SIZE)?;
+        let protection = if writable {
+            libc::PROT_READ | libc::PROT_WRITE
+        } else {
+            libc::PROT_READ
+        };
+        let file = Some(FileOffset::new(file, offset));
+        Self::map_with(file, size, protection, libc::MAP_SHARED)
+            .map(Mapping::File)
+            .map(|mapping| Self { mapping })
+    }
+
     /// Takes a share in a region of `vm-memory`'s guest memory.
     #[must_use]
     pub fn from_guest_region(region: Arc<GuestRegionMmap<()>>) -> Self {
@@ -105,16 +137,90 @@ impl MemoryRegion {
 
     fn map(file: Option<FileOffset>, length: usize, flags: i32) -> Result<Self, Error> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let region = MmapRegion::build(file, length, protection, flags).map_err(|error| {
+        let region = Self::map_with(file, length, protection, flags)?;
+        Ok(Self {
+            mapping: Mapping::Own(region),
+        })
+    }
+
+    fn map_with(
+        file: Option<FileOffset>,
+        length: usize,
+        protection: i32,
+        flags: i32,
+    ) -> Result<MmapRegion<()>, Error> {
+        MmapRegion::build(file, length, protection, flags).map_err(|error| {
             let source = match error {
                 MmapRegionError::Mmap(error) => Errno::from(error),
                 _ => Errno::new(libc::EINVAL),
             };
             Error::of("mmap")(source)
-        })?;
-        Ok(Self {
-            mapping: Mapping::Own(region),
         })
+    }
+
+    /// Makes the kernel forget where the pages of this range are, without losing what they hold:
+    /// the next access, of the guest or of this process, looks them up anew. All vCPUs whose slots
+    /// map the range drop their translations of it, shadow page tables included. (A store to a
+    /// guest page table that the kernel has shadowed is otherwise never noticed.)
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBounds`] where the range is not all inside; where it is not made of whole
+    /// pages, or the region is of [`MemoryRegion::from_guest_region`], whose memory may be
+    /// private and would be lost (`EINVAL`); or where `madvise` fails.
+    pub fn forget_translations(&self, offset: u64, length: u64) -> Result<(), Error> {
+        if matches!(self.mapping, Mapping::Guest(_)) {
+            return Err(Error::of("madvise")(Errno::new(libc::EINVAL)));
+        }
+        self.advise(offset, length, libc::MADV_DONTNEED)
+    }
+
+    /// Allocates the pages of this range now, so that first accesses are quick.
+    ///
+    /// # Errors
+    ///
+    /// As [`MemoryRegion::forget_translations`]; `EFAULT` where a file ends before the range.
+    pub fn populate(&self, offset: u64, length: u64) -> Result<(), Error> {
+        let advice = match &self.mapping {
+            Mapping::File(region) if region.prot() & libc::PROT_WRITE == 0 => {
+                libc::MADV_POPULATE_READ
+            }
+            _ => libc::MADV_POPULATE_WRITE,
+        };
+        self.advise(offset, length, advice)
+    }
+
+    fn advise(&self, offset: u64, length: u64, advice: libc::c_int) -> Result<(), Error> {
+        let outside = || Error::OutOfBounds {
+            offset,
+            length,
+            region: self.length(),
+        };
+        let end = offset.checked_add(length).ok_or_else(outside)?;
+        if end > self.length() {
+            return Err(outside());
+        }
+        if !offset.is_multiple_of(PAGE_SIZE) || !length.is_multiple_of(PAGE_SIZE) {
+            return Err(Error::of("madvise")(Errno::new(libc::EINVAL)));
+        }
+        let (Ok(offset), Ok(length)) = (usize::try_from(offset), usize::try_from(length)) else {
+            return Err(outside());
+        };
+        let start = self.region().as_ptr().wrapping_add(offset);
+        // SAFETY: the range is inside the mapping, which `self` owns; it is shared, so that none
+        // of these kinds of advice changes what it holds.
+        if unsafe { libc::madvise(start.cast(), length, advice) } < 0 {
+            return Err(Error::of("madvise")(Errno::last()));
+        }
+        Ok(())
+    }
+
+    /// Whether this process may touch the mapping itself.
+    fn accessible(&self) -> Result<(), Error> {
+        match self.mapping {
+            Mapping::File(_) => Err(Error::of("copy")(Errno::new(libc::EACCES))),
+            Mapping::Own(_) | Mapping::Guest(_) => Ok(()),
+        }
     }
 
     /// Bytes of the region.
@@ -135,7 +241,7 @@ impl MemoryRegion {
         self.region().file_offset().map(FileOffset::file)
     }
 
-    /// The whole region for volatile access in place.
+    /// The whole region for volatile access in place; of a file only where nobody can shrink it.
     #[must_use]
     pub fn as_volatile_slice(&self) -> VolatileSlice<'_> {
         self.region().as_volatile_slice()
@@ -145,8 +251,10 @@ impl MemoryRegion {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfBounds`] where they are not all inside; nothing is copied then.
+    /// [`Error::OutOfBounds`] where they are not all inside; nothing is copied then. `EACCES` for
+    /// a region of [`MemoryRegion::shared_file`].
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        self.accessible()?;
         self.slice(offset, buffer.len())?.copy_to(buffer);
         Ok(())
     }
@@ -155,8 +263,10 @@ impl MemoryRegion {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfBounds`] where they do not all fit; nothing is copied then.
+    /// [`Error::OutOfBounds`] where they do not all fit; nothing is copied then. `EACCES` for a
+    /// region of [`MemoryRegion::shared_file`].
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.accessible()?;
         let outside = self.out_of_bounds(offset, bytes.len());
         self.slice(offset, bytes.len())?
             .write_slice(bytes, 0)
@@ -180,7 +290,7 @@ impl MemoryRegion {
 
     fn region(&self) -> &MmapRegion<()> {
         match &self.mapping {
-            Mapping::Own(region) => region,
+            Mapping::Own(region) | Mapping::File(region) => region,
             Mapping::Guest(region) => region,
         }
     }
@@ -312,6 +422,35 @@ mod tests {
         let mut buffer = [0; 6];
         region.read(10, &mut buffer).unwrap();
         assert_eq!(&buffer, b"shared");
+    }
+
+    #[test]
+    fn region_of_a_file_is_not_touched_by_this_process() {
+        let file = memfd(c"file", HugePages::Off).unwrap();
+        file.set_len(4096).unwrap();
+        let region = MemoryRegion::shared_file(file.try_clone().unwrap(), 0, 8192, true).unwrap();
+        let error = region.read(0, &mut [0]).unwrap_err();
+        assert_eq!((error.call(), error.errno()), ("copy", libc::EACCES));
+        assert!(region.write(0, &[0]).is_err());
+        region.populate(0, 4096).unwrap();
+        assert_eq!(region.populate(0, 8192).unwrap_err().errno(), libc::EFAULT);
+        drop(file);
+    }
+
+    #[test]
+    fn forgotten_translations_lose_no_contents() {
+        let region = MemoryRegion::anonymous(8192).unwrap();
+        region.write(4095, &[1, 2]).unwrap();
+        region.forget_translations(0, 8192).unwrap();
+        let mut buffer = [0; 2];
+        region.read(4095, &mut buffer).unwrap();
+        assert_eq!(buffer, [1, 2]);
+        for (offset, length) in [(1, 4096), (0, 5)] {
+            let error = region.forget_translations(offset, length).unwrap_err();
+            assert_eq!(error.errno(), libc::EINVAL);
+        }
+        assert!(region.forget_translations(4096, 8192).is_err());
+        assert!(region.forget_translations(4096, u64::MAX).is_err());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 
-use kvm_bindings::{KVM_EXIT_MEMORY_FAULT, KVMIO, kvm_regs, kvm_run};
+use kvm_bindings::{KVM_EXIT_MEMORY_FAULT, KVMIO, kvm_regs, kvm_run, kvm_sync_regs};
 use vmm_sys_util::ioctl::ioctl;
 
 use crate::error::{Errno, Error};
@@ -97,6 +97,24 @@ impl VirtualCpuRunner {
         // The same memory as `self.run`, by the mapping that kvm-ioctls makes, so that this
         // reference aliases nothing that other threads use.
         access(self.vcpu.fd_mut().get_kvm_run())
+    }
+
+    /// Has the kernel copy these registers (a set of `KVM_SYNC_X86_` bits) to
+    /// [`VirtualCpuRunner::synced`] after each run, which saves the calls that read them. Needs
+    /// `KVM_CAP_SYNC_REGS`.
+    pub fn sync_after_runs(&mut self, valid: u64) {
+        self.with_raw_run_state(|run| run.kvm_valid_regs = valid);
+    }
+
+    /// Has the kernel take these registers (a set of `KVM_SYNC_X86_` bits) from
+    /// [`VirtualCpuRunner::synced`] at the next run, once.
+    pub fn sync_before_run(&mut self, dirty: u64) {
+        self.with_raw_run_state(|run| run.kvm_dirty_regs |= dirty);
+    }
+
+    /// The registers that are exchanged with the kernel when the vCPU runs.
+    pub fn synced(&mut self) -> &mut kvm_sync_regs {
+        self.vcpu.fd_mut().sync_regs_mut()
     }
 
     /// A handle that makes the vCPU leave the guest, for other threads.

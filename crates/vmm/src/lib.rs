@@ -29,11 +29,11 @@ pub mod devices;
 pub mod machine;
 pub mod memory;
 pub mod metrics;
-pub mod reaper;
 pub mod run_loop;
 pub mod virtio;
 
 pub use config::{ConfigError, MachineConfig, VhostUserConfig, VhostUserPeer, VsockConfig};
 pub use machine::{Machine, MachineError};
 pub use metrics::{DeviceFailure, MachineMetrics};
+pub use microvm_kvm::reaper;
 pub use run_loop::ExitReason;

@@ -1,7 +1,8 @@
 //! Closing what is slow to close, away from the caller.
 //!
-//! Closing a virtual machine takes the kernel up to tens of milliseconds. A machine hands what it
-//! has left to a thread of its own, which is gone when it has closed it.
+//! Closing a virtual machine takes the kernel up to tens of milliseconds. Who owns one hands what
+//! is left of it to a thread of its own, which is gone when it has closed it. Callers are the
+//! monitor and the ring-3 platform.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;

@@ -1,0 +1,109 @@
+//! Several threads, vCPUs and machines.
+
+use std::sync::Arc;
+use std::thread;
+
+use microvm_ring3::{Exit, Protection};
+
+use crate::fixture::*;
+
+pub fn more_threads_than_vcpus_all_finish() {
+    // 1: inc rax; syscall; jmp 1b
+    const CODE: [u8; 7] = [0x48, 0xff, 0xc0, 0x0f, 0x05, 0xeb, 0xf9];
+    let platform = platform_with(2);
+    let threads: Vec<_> = (0..6u64)
+        .map(|number| {
+            let platform = Arc::clone(&platform);
+            thread::spawn(move || {
+                let mut program = program_on(&platform, &CODE);
+                program.registers.rax = number << 32;
+                for _ in 0..50 {
+                    program.resume_to_call();
+                }
+                program.registers.rax
+            })
+        })
+        .collect();
+    for (thread, number) in threads.into_iter().zip(0..) {
+        assert_eq!(thread.join().unwrap(), (number << 32) + 50);
+    }
+    assert!(platform.vcpus() <= 2);
+}
+
+pub fn thread_gets_its_own_vcpu_again() {
+    let platform = platform_with(4);
+    assert_eq!((platform.vcpus(), platform.most_vcpus()), (0, 4));
+    for _ in 0..3 {
+        program_on(&platform, &SYSCALL).call();
+    }
+    assert_eq!(platform.vcpus(), 1);
+    let other = Arc::clone(&platform);
+    thread::spawn(move || program_on(&other, &SYSCALL).call())
+        .join()
+        .unwrap();
+    assert_eq!(platform.vcpus(), 2);
+}
+
+pub fn context_moves_between_threads_with_its_state() {
+    // mov rax, fs:[0]; syscall
+    let code = [0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0, 0x0f, 0x05];
+    let platform = platform_with(3);
+    let mut program = program_on(&platform, &code);
+    program.memory.write(PAGE, &[21]).unwrap();
+    let bases = microvm_ring3::SegmentBases { fs: DATA, gs: 5 };
+    program.context.set_segment_bases(bases).unwrap();
+    for _ in 0..8 {
+        let platform = Arc::clone(&platform);
+        program = thread::spawn(move || {
+            // Takes a vCPU away from whoever was there.
+            program_on(&platform, &SYSCALL).call();
+            program.call();
+            assert_eq!(program.registers.rax, 21);
+            program
+        })
+        .join()
+        .unwrap();
+    }
+    assert_eq!(program.context.segment_bases(), Ok(bases));
+}
+
+pub fn two_machines_alternate_on_one_thread() {
+    let mut programs = [program(&READ), program_on(&platform_with(1), &READ)];
+    for (program, value) in programs.iter().zip([11, 12]) {
+        program.memory.write(PAGE, &[value]).unwrap();
+    }
+    for _ in 0..50 {
+        for (program, value) in programs.iter_mut().zip([11, 12]) {
+            assert_eq!(program.read(DATA), value);
+        }
+    }
+}
+
+pub fn atomic_additions_of_two_programs_all_count() {
+    // 1: lock inc qword ptr [rdi]; dec rcx; jnz 1b; syscall
+    let code = [
+        0xf0, 0x48, 0xff, 0x07, 0x48, 0xff, 0xc9, 0x75, 0xf7, 0x0f, 0x05,
+    ];
+    const EACH: u64 = 20_000;
+    let platform = platform_with(2);
+    let first = program_on(&platform, &code);
+    let second = program_on(&platform, &code);
+    let shared = Arc::clone(&first.memory);
+    let all = Protection::READ_WRITE;
+    second
+        .space
+        .map(DATA, &shared, PAGE, PAGE, all, false)
+        .unwrap();
+    let threads = [first, second].map(|mut program| {
+        thread::spawn(move || {
+            program.registers.rcx = EACH;
+            assert_eq!(program.switch(), Exit::SystemCall);
+        })
+    });
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let mut count = [0; 8];
+    shared.read(PAGE, &mut count).unwrap();
+    assert_eq!(u64::from_le_bytes(count), 2 * EACH);
+}
