@@ -1,7 +1,7 @@
 // Failures of the native addon as the package's own errors.
 
 import { MicroVMError, type MicroVMErrorCode, type MicroVMErrorDetails } from './errors.ts';
-import { kvmHint } from './host/kvm-device.ts';
+import { kvmHint } from './doctor/kvm/hint.ts';
 
 /** The error a caller of this package gets for a failure of the addon: same code and message, with a hint where there is one. */
 export function fromNative(error: unknown, details: MicroVMErrorDetails = {}): MicroVMError {

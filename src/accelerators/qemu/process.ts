@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import type { BindingChild } from '../../binding.ts';
 import { MicroVMError } from '../../errors.ts';
 import { streamOf } from '../../host/descriptor.ts';
+import { qemuProgram } from '../../host/qemu.ts';
 import { waitAtMost } from '../../host/wait-at-most.ts';
 import { fromNative } from '../../native-error.ts';
 import { loadBinding } from '../../native.ts';
@@ -27,7 +28,7 @@ export interface QemuProcess {
  * @throws {MicroVMError} `ERR_QEMU_MISSING`, `ERR_SPAWN_FAILED`
  */
 export function startQemu(args: readonly string[], fds: readonly { fd: number; target: number }[]): QemuProcess {
-  const program = process.env['MICROVM_QEMU'] || 'qemu-system-x86_64';
+  const program = qemuProgram(process.env);
   let child: BindingChild;
   try {
     child = loadBinding().spawnHelper({ program, args, env: environment(), fds, captureStderr: true });

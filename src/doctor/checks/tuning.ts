@@ -1,0 +1,91 @@
+// Settings of the host that make machines slow to create, or let them watch each other.
+
+import type { Context } from '../context.ts';
+import type { DoctorHost } from '../host.ts';
+import { asRoot, type Finding, fix, found, type Problem, together } from '../model.ts';
+
+const [NX, DYNMODS] = ['nx-huge-pages', 'favordynmods'] as const;
+
+export function checkTuning({ host }: Context): Finding {
+  return together(nxHugePages(host), favorDynMods(host), simultaneousThreads(host), samePageMerging(host), swap(host));
+}
+
+/** With the mitigation, and without control groups that favour changes, creating a machine waits for an RCU grace period. */
+function nxHugePages(host: DoctorHost): Finding {
+  const value = wordOf(host, '/sys/module/kvm/parameters/nx_huge_pages');
+  if (value === undefined) return found(NX, 'nx_huge_pages', 'info', 'not a setting of this kernel');
+  if (value !== 'Y') return found(NX, 'nx_huge_pages', 'pass', `off (${value})`);
+  const problem: Problem = {
+    id: NX,
+    check: NX,
+    title: 'creating a machine is slow',
+    causes: [
+      'kvm.nx_huge_pages is on: the first machine starts a kernel thread that joins all control groups of its owner',
+    ],
+    fixes: [
+      fix(
+        'where the processor is not affected by iTLB multihit, or guests are trusted, switch it off until the next boot',
+        asRoot('sh', '-c', 'echo never > /sys/module/kvm/parameters/nx_huge_pages'),
+      ),
+    ],
+  };
+  return {
+    ...found(NX, 'nx_huge_pages', 'info', 'on: creating a machine takes milliseconds more'),
+    problems: isFavoured(host) ? [] : [problem],
+  };
+}
+
+function favorDynMods(host: DoctorHost): Finding {
+  const mount = cgroupMount(host);
+  if (mount === undefined) return found(DYNMODS, 'cgroup favordynmods', 'info', 'no cgroup version 2 to be seen');
+  const value = isFavoured(host) ? 'on' : 'off: moving processes between control groups takes milliseconds';
+  return found(DYNMODS, 'cgroup favordynmods', 'info', value);
+}
+
+function simultaneousThreads(host: DoctorHost): Finding {
+  const value = wordOf(host, '/sys/devices/system/cpu/smt/active');
+  const text =
+    value === '1'
+      ? 'on: guests on two threads of a core may learn of each other; off with nosmt'
+      : value === '0'
+        ? 'off'
+        : 'cannot be told';
+  return found('smt', 'SMT', 'info', text);
+}
+
+function samePageMerging(host: DoctorHost): Finding {
+  const value = wordOf(host, '/sys/kernel/mm/ksm/run');
+  const text =
+    value === '1'
+      ? 'on: guests may find out by timing which pages others have; off with echo 2 > /sys/kernel/mm/ksm/run'
+      : value === undefined
+        ? 'not in this kernel'
+        : 'off';
+  return found('ksm', 'KSM', 'info', text);
+}
+
+function swap(host: DoctorHost): Finding {
+  const text = host.readText('/proc/swaps');
+  const areas = text.ok
+    ? text.value
+        .split('\n')
+        .slice(1)
+        .filter((line) => line !== '')
+    : [];
+  const value = areas.length === 0 ? 'none' : 'on: memory of guests may be written to disk, and machines pause for it';
+  return found('swap', 'Swap', 'info', value);
+}
+
+function isFavoured(host: DoctorHost): boolean {
+  return cgroupMount(host)?.includes('favordynmods') ?? false;
+}
+
+function cgroupMount(host: DoctorHost): string | undefined {
+  const mounts = host.readText('/proc/self/mountinfo');
+  return (mounts.ok ? mounts.value : '').split('\n').find((line) => line.includes(' - cgroup2 '));
+}
+
+function wordOf(host: DoctorHost, path: string): string | undefined {
+  const text = host.readText(path);
+  return text.ok ? text.value.trim() : undefined;
+}
