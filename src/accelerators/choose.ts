@@ -58,6 +58,6 @@ async function kvmProblem(device: string): Promise<MicroVMError | undefined> {
     const speed = await guestSpeed(device);
     return runsKernelsNatively(speed) ? undefined : emulatedError(device, speed.ring0Ratio);
   } catch (error) {
-    return fromNative(error);
+    return fromNative(error, {}, device);
   }
 }

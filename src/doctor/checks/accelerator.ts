@@ -38,16 +38,15 @@ export function conclude(context: Context, checks: readonly Check[], problems: r
 }
 
 function judgeKvm({ kvmDevice, speed }: Context, checks: readonly Check[], problems: readonly Problem[]): Usability {
-  const failures = checks.filter(({ id, status }) => status === 'fail' && /^(kvm-|guest-speed$)/.test(id));
+  const failure = checks.find(({ id, status }) => status === 'fail' && /^(kvm-|guest-speed$)/.test(id));
   if (speed?.ok && !runsKernelsNatively(speed.value)) {
     const slower = `${times(speed.value.ring0Ratio)} times slower`;
     return { usable: false, reason: `${kvmDevice} is there, but emulates guest kernel code (ring 0), ${slower}` };
   }
-  const [first] = failures;
-  if (first !== undefined) {
+  if (failure !== undefined) {
     return {
       usable: false,
-      reason: problems.find(({ check }) => check === first.id)?.title ?? `${first.label}: ${first.value}`,
+      reason: problems.find(({ check }) => check === failure.id)?.title ?? `${failure.label}: ${failure.value}`,
     };
   }
   if (!speed?.ok) return { usable: false, reason: `the speed of ${kvmDevice} is not known` };

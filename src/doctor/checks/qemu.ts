@@ -17,7 +17,7 @@ export async function checkQemu({ host }: Pick<Context, 'host'>): Promise<Findin
       id: 'qemu-missing',
       title: `${name} was not found`,
       causes: [`it is ${where}; the accelerator tcg needs it`],
-      fixes: installFixes(host, 'install QEMU'),
+      fixes: installFixes(host, 'install QEMU, or name it in MICROVM_QEMU'),
     });
   }
   const ran = await host.run([program, '--version']);

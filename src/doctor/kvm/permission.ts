@@ -126,7 +126,7 @@ function grantFixes(found: Case): Fix[] {
   }
   const grant = [...installSetfacl(host), asRoot('setfacl', '-m', `u:${account.name}:rw`, device)];
   const name = host.groupName(facts.gid);
-  const note = grant.length > 1 ? ' (setfacl is in the package acl)' : '';
+  const note = host.program('setfacl') === undefined ? ' (setfacl is in the package acl)' : '';
   const helpsByGroup = name === KVM_GROUP && found.groupGrants && !inProcess && !inDatabase;
   if (!helpsByGroup) {
     return [fix(`grant ${account.name} access to ${device} until the next boot${note}`, ...grant)];

@@ -7,6 +7,8 @@ import { kvmModule, virtualizationFlag } from '../processor.ts';
 import type { DeviceState } from './device.ts';
 import { permissionProblem } from './permission.ts';
 
+const USUAL_DEVICE = '/dev/kvm';
+
 /** What is wrong with a KVM device in this state, for somebody; undefined where it can be used. */
 export function deviceProblem(
   host: Host,
@@ -49,12 +51,14 @@ function missingDevice(host: Host, device: string): Problem {
   const container = containerOf(host);
   const causes: string[] = [];
   const fixes: Fix[] = [];
-  if (container !== undefined) {
+  if (device !== USUAL_DEVICE && host.stat(USUAL_DEVICE).ok) {
+    causes.push(`${USUAL_DEVICE} is there: the path is mistaken`);
+    fixes.push(fix(`give the path ${USUAL_DEVICE}, or leave it out`));
+  } else if (container !== undefined) {
     causes.push(`this runs in a container (${container.name}), which does not have the device`);
+    // It has no modules of its own either, and no right to load any.
     fixes.push(fix(container.advice));
-  }
-  // A container has no modules of its own, and no right to load any.
-  else if (module !== undefined) {
+  } else if (module !== undefined) {
     causes.push('the KVM kernel module is not loaded');
     fixes.push(fix(`load the ${module} kernel module`, asRoot('modprobe', module)));
   } else if (host.arch === 'x86_64') {
@@ -65,7 +69,9 @@ function missingDevice(host: Host, device: string): Problem {
     const machine = machineOf(host);
     if (machine !== undefined) fixes.push(fix(machine.advice));
   }
-  if (container === undefined) causes.push('in containers or CI, the host has to pass the device in');
+  if (container === undefined && device === USUAL_DEVICE) {
+    causes.push('in a container or CI job, the host has to pass the device in');
+  }
   return { id: 'kvm-missing', check: 'kvm-device', title: `${device} is not present`, causes, fixes };
 }
 
@@ -90,7 +96,7 @@ function firstClosedFolder(host: Host, device: string): string {
 }
 
 function replacement(host: Host, device: string): Fix[] {
-  if (device !== '/dev/kvm') return [fix('give the path of the KVM character device, by default /dev/kvm')];
+  if (device !== USUAL_DEVICE) return [fix('give the path of the KVM character device, by default /dev/kvm')];
   const container = containerOf(host);
   if (container !== undefined) return [fix(container.advice)];
   return [
