@@ -1,9 +1,16 @@
 // A host that is made up: a healthy one, with whatever a test makes different.
 
 import { accountsOfFiles } from '../../src/host/accounts.ts';
-import type { Context } from '../../src/doctor/context.ts';
-import { prepare } from '../../src/doctor/context.ts';
-import type { AclEntry, DoctorHost, FileFacts, InterfaceName, KvmAnswers, Outcome } from '../../src/doctor/host.ts';
+import { type Context, prepare } from '../../src/doctor/context.ts';
+import type {
+  AclEntry,
+  DoctorHost,
+  FileFacts,
+  Identity,
+  InterfaceName,
+  KvmAnswers,
+  Outcome,
+} from '../../src/doctor/host.ts';
 
 export const ok = <T>(value: T): Outcome<T> => ({ ok: true, value });
 export const refused = (errno: string): { ok: false; errno: string } => ({ ok: false, errno });
@@ -42,7 +49,7 @@ export interface FakeHost extends Partial<Omit<DoctorHost, 'stat' | 'readText' |
   readonly interfaces?: Partial<Record<InterfaceName, Outcome<number>>>;
 }
 
-export const ANN = { uid: 1000, gid: 1000, groups: [1000] };
+export const ANN: Identity = { uid: 1000, gid: 1000, groups: [1000] };
 export const healthyKvm: KvmAnswers = {
   apiVersion: 12,
   extensions: new Map(Array.from({ length: 300 }, (_, number) => [number, 1])),
