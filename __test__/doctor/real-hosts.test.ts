@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs';
 import test from 'ava';
 
-import { checkOf, kvmProblems, MEMBER, type Patient, treat, untreatable, USER } from '../helpers/patient.ts';
+import { checkOf, doctorIn, kvmProblems, MEMBER, type Patient, treat, untreatable, USER } from '../helpers/patient.ts';
 
 const reason = untreatable();
 const asRoot = reason === undefined ? test.serial : test.skip;
@@ -177,3 +177,64 @@ asRoot('another device under the name of KVM is told as that', async (t) => {
   t.is(checkOf(before, 'kvm-api')?.status, 'fail');
   t.is(before.failure?.code, 'ERR_KVM_NOT_A_DEVICE');
 });
+
+const SUDOER: Patient = { device: NODE, who: ['env', 'SUDO_UID=12345'] };
+
+withKvm('--fix shows each command, asks, runs what was agreed to, and looks again', async (t) => {
+  const { stdout, stderr } = await doctorIn(SUDOER, ['--fix'], 'y\n');
+  const [first = '', second = ''] = stdout.split('Looked again');
+  t.regex(first, /usermod -aG kvm tester\n\s+setfacl -m u:tester:rw \/dev\/kvm\n.*log out.*\n.*run this\? \[y\/N\]/);
+  t.regex(first, /\[warn\] … for tester/);
+  t.regex(second, /\[pass\] … for tester/, stderr);
+});
+
+for (const [answer, input] of [
+  ['no', 'n\n'],
+  ['an empty line', '\n'],
+  ['the end of the input', ''],
+] as const) {
+  withKvm(`--fix runs nothing where the answer is ${answer}`, async (t) => {
+    const { stdout } = await doctorIn(SUDOER, ['--fix'], input);
+    t.regex(stdout, /run this\?[^]*Nothing was run\.\n$/);
+    t.notRegex(stdout, /Looked again/);
+  });
+}
+
+withKvm('--fix --yes --json shows commands on standard error and gives the mended report', async (t) => {
+  const { stdout, stderr } = await doctorIn(SUDOER, ['--fix', '--yes', '--json']);
+  t.regex(stderr, /usermod -aG kvm tester/);
+  const { sections } = JSON.parse(stdout) as { sections: { checks: { id: string; status: string }[] }[] };
+  const check = sections.flatMap(({ checks }) => checks).find(({ id }) => id === 'kvm-access-caller');
+  t.is(check?.status, 'pass');
+});
+
+withKvm('--fix stops at a command that fails, and tells which', async (t) => {
+  // A database that cannot be written to: usermod fails, and setfacl is not run after it.
+  const { stdout } = await doctorIn({ ...SUDOER, also: 'mount -o remount,bind,ro /etc' }, ['--fix', '--yes']);
+  t.regex(stdout, /usermod -aG kvm tester failed \(\d+\)/);
+  t.notRegex(stdout.split('Looked again')[1] ?? '', /\[pass\] … for tester/);
+});
+
+const withoutAddon = (also: string): Patient => ({ device: NODE, also });
+
+for (const [what, also, cause] of [
+  ['is missing', 'mount -t tmpfs none /mnt/project/native', /There is no native addon for linux-/],
+  [
+    'does not load',
+    'mount -t tmpfs none /mnt/project/native; for libc in gnu musl; do echo x > /mnt/project/native/microvm.linux-$(uname -m | sed s/x86_64/x64/\\;s/aarch64/arm64/)-$libc.node; done',
+    /The native addon cannot be loaded/,
+  ],
+] as const) {
+  asRoot(
+    `the first finding is the addon where it ${what}, the rest is looked at, and the exit code is 1`,
+    async (t) => {
+      const { stdout, stderr, exitCode } = await doctorIn(withoutAddon(also), ['--json']);
+      t.is(exitCode, 1, stderr);
+      const report = JSON.parse(stdout) as Parameters<typeof checkOf>[0]['report'];
+      const problems = report.sections.flatMap((section) => section.problems);
+      t.is(problems[0]?.id, 'addon-missing');
+      t.regex(problems[0]?.causes[0] ?? '', cause);
+      t.is(checkOf({ report, failure: undefined }, 'kvm-device')?.status, 'pass');
+    },
+  );
+}

@@ -2,7 +2,6 @@
 
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 
 import type { DoctorReport } from '../../src/doctor/doctor.ts';
 import type { Check, Problem } from '../../src/doctor/model.ts';
@@ -62,12 +61,32 @@ ln -s /proc/self/fd fd
 eval "$DEVICE"
 mount --bind /mnt/dev /dev
 eval "$ALSO"
-exec /mnt/node /mnt/project/__test__/fixtures/doctor-patient.ts /mnt/project/__test__/fixtures/doctor-report.ts "$@"
+exec "$@"
 `;
 
 /** Asks the doctor, does as it says, asks again. */
 export async function treat(patient: Patient): Promise<Treatment> {
-  const { device, group = 'kvm:x:54321:', who = [], also = '' } = patient;
+  const { who = ['env'] } = patient;
+  const fixtures = ['doctor-patient.ts', 'doctor-report.ts'].map((name) => `/mnt/project/__test__/fixtures/${name}`);
+  const { stdout, stderr, exitCode } = await runIn(patient, ['/mnt/node', ...fixtures, ...who]);
+  if (exitCode !== 0) throw new Error(`The patient could not be examined (${exitCode}): ${stderr}`);
+  return JSON.parse(stdout) as Treatment;
+}
+
+/** Runs `microvm doctor` there, as `who`. */
+export function doctorIn(patient: Patient, args: readonly string[], input = ''): Promise<Finished> {
+  const { who = [] } = patient;
+  return runIn(patient, [...who, '/mnt/node', '/mnt/project/src/cli/main.ts', 'doctor', ...args], input);
+}
+
+interface Finished {
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly exitCode: number | null;
+}
+
+function runIn(patient: Patient, words: readonly string[], input = ''): Promise<Finished> {
+  const { device, group = 'kvm:x:54321:', also = '' } = patient;
   const { SUDO_UID, PKEXEC_UID, ...rest } = process.env;
   const env = {
     ...rest,
@@ -78,9 +97,13 @@ export async function treat(patient: Patient): Promise<Treatment> {
     USER_NAME: 'user' in patient ? (patient.user ?? '') : 'tester',
     ALSO: also,
   };
-  const words = ['--mount', '--propagation', 'private', 'sh', '-c', SETUP, 'sh', ...(who.length > 0 ? who : ['env'])];
-  const { stdout } = await promisify(execFile)('unshare', words, { env, maxBuffer: 2 ** 24 });
-  return JSON.parse(stdout) as Treatment;
+  const unshare = ['--mount', '--propagation', 'private', 'sh', '-c', SETUP, 'sh', ...words];
+  return new Promise((resolve) => {
+    const child = execFile('unshare', unshare, { env, maxBuffer: 2 ** 24 }, (_error, stdout, stderr) =>
+      resolve({ stdout, stderr, exitCode: child.exitCode }),
+    );
+    child.stdin?.end(input);
+  });
 }
 
 /** A check of a report. */

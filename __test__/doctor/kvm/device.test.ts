@@ -156,7 +156,7 @@ test(
     code: 'ERR_KVM_NOT_A_DEVICE',
     cause: /^it is a file$/,
     fix: /put the device in its place/,
-    commands: ['rm -rf /dev/kvm', 'mknod -m 0660 /dev/kvm c 10 232'],
+    commands: ['rm -d /dev/kvm', 'mknod -m 0660 /dev/kvm c 10 232'],
   },
 );
 

@@ -3,6 +3,7 @@
 import { styleText } from 'node:util';
 
 import { doctor as examine, type DoctorReport } from '../../doctor/doctor.ts';
+import { inspectHost } from '../../doctor/inspect-host.ts';
 import { conclusion, renderReport, type TextStyle } from '../../doctor/text.ts';
 import { type OptionTable, parseArguments, type ParsedArguments, UsageError } from '../arguments.ts';
 import { applyFixes } from '../apply-fixes.ts';
@@ -61,9 +62,11 @@ async function diagnose(given: ParsedArguments): Promise<number> {
     const stream = given.flag('json') ? process.stderr : process.stdout;
     if (!given.flag('json')) stream.write(renderReport(report, styleFor(stream, quiet)));
     const ran = await applyFixes(report, {
+      host: inspectHost(),
       assumeYes: given.flag('yes'),
       style: styleFor(stream, quiet),
       output: stream,
+      input: process.stdin,
     });
     if (ran > 0) {
       report = await examine({ accelerator });

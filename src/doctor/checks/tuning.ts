@@ -2,7 +2,7 @@
 
 import type { Context } from '../context.ts';
 import type { DoctorHost } from '../host.ts';
-import { asRoot, type Finding, fix, found, type Problem, together } from '../model.ts';
+import { type Finding, fix, found, type Problem, together } from '../model.ts';
 
 const [NX, DYNMODS] = ['nx-huge-pages', 'favordynmods'] as const;
 
@@ -22,10 +22,10 @@ function nxHugePages(host: DoctorHost): Finding {
     causes: [
       'kvm.nx_huge_pages is on: the first machine starts a kernel thread that joins all control groups of its owner',
     ],
+    // A mitigation: whether to go without is for a person to decide, not for --fix.
     fixes: [
       fix(
-        'where the processor is not affected by iTLB multihit, or guests are trusted, switch it off until the next boot',
-        asRoot('sh', '-c', 'echo never > /sys/module/kvm/parameters/nx_huge_pages'),
+        'where the processor is not affected by iTLB multihit, or guests are trusted: echo never > /sys/module/kvm/parameters/nx_huge_pages',
       ),
     ],
   };

@@ -102,7 +102,7 @@ function replacement(host: Host, device: string): Fix[] {
   return [
     fix(
       'put the device in its place',
-      asRoot('rm', '-rf', device),
+      asRoot('rm', '-d', device),
       asRoot('mknod', '-m', '0660', device, 'c', '10', '232'),
     ),
   ];
