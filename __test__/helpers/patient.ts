@@ -87,9 +87,10 @@ interface Finished {
 
 function runIn(patient: Patient, words: readonly string[], input = ''): Promise<Finished> {
   const { device, group = 'kvm:x:54321:', also = '' } = patient;
-  const { SUDO_UID, PKEXEC_UID, ...rest } = process.env;
   const env = {
-    ...rest,
+    ...process.env,
+    SUDO_UID: undefined,
+    PKEXEC_UID: undefined,
     PROJECT,
     NODE: process.execPath,
     DEVICE: device,

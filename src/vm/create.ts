@@ -6,7 +6,6 @@ import { holdGuestFiles } from '../cache/hold-guest.ts';
 import type { MachineSpec } from '../config/machine-spec.ts';
 import { normalize } from '../config/normalize.ts';
 import type { MicroVMOptions } from '../config/options.ts';
-import { withStartHint } from '../doctor/start-hint.ts';
 import { MicroVMError, withDetails } from '../errors.ts';
 import { guestFiles } from '../guest/files.ts';
 import { buildInitramfs } from '../guest/initramfs.ts';
@@ -52,6 +51,8 @@ export async function createMachine(options: MicroVMOptions): Promise<BootedMach
     // What could not be undone matters less than why the machine was not made.
     await cleanUp.run().catch(() => {});
     if (signal?.aborted && !(error instanceof MicroVMError && error.code === 'ERR_ABORTED')) throw aborted(signal);
+    // Loaded where it is needed: a machine that starts does not pay for the doctor.
+    const { withStartHint } = await import('../doctor/start-hint.ts');
     throw await withStartHint(error, spec.kvmDevice);
   }
 }
