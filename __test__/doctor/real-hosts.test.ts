@@ -174,7 +174,8 @@ asRoot('a folder that may not be searched is named, and opened', async (t) => {
 
 asRoot('another device under the name of KVM is told as that', async (t) => {
   const { before } = await treat({ device: 'mknod -m 666 kvm c 1 3' });
-  t.is(checkOf(before, 'kvm-api')?.status, 'fail');
+  t.like(checkOf(before, 'kvm-api'), { status: 'fail', value: 'not KVM' });
+  t.deepEqual(kvmProblems(before)[0]?.causes, ['it is another device']);
   t.is(before.failure?.code, 'ERR_KVM_NOT_A_DEVICE');
 });
 

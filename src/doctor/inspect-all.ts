@@ -3,12 +3,12 @@
 import { execFile } from 'node:child_process';
 import { existsSync, statfsSync } from 'node:fs';
 import type { Binding } from '../binding.ts';
-import { MicroVMError } from '../errors.ts';
+import { MicroVMError, errnoOf } from '../errors.ts';
 import { findKernel } from '../guest/kernel.ts';
 import { neededModules } from '../guest/modules.ts';
 import { guestSpeed } from '../host/guest-speed.ts';
 import { packageFacts } from '../native.ts';
-import type { DoctorHost, KernelFacts, KernelFailure, KvmAnswers, Ran } from './host.ts';
+import type { DoctorHost, KernelFacts, KernelFailure, KvmAnswers, Outcome, Ran } from './host.ts';
 import { attempt, bindingOrNone, errnoName, inspectHost } from './inspect-host.ts';
 
 const PROGRAM_TIMEOUT_MS = 5_000;
@@ -25,7 +25,7 @@ export function inspectAll(env: NodeJS.ProcessEnv = process.env): DoctorHost {
     run: (argv) => run(argv, env),
     tryInterface: (name) => binding && attempt(() => binding.tryInterface(name)),
     tryVsockCid: (device, cid) => binding && attempt(() => binding.tryVsockCid(device, cid)),
-    kvm: (device, extensions) => binding && attempt(() => askKvm(binding, device, extensions)),
+    kvm: (device, extensions) => binding && askKvm(binding, device, extensions),
     async guestSpeed(device) {
       if (binding === undefined) return undefined;
       try {
@@ -39,8 +39,19 @@ export function inspectAll(env: NodeJS.ProcessEnv = process.env): DoctorHost {
   };
 }
 
-function askKvm(binding: Binding, device: string, extensions: readonly number[]): KvmAnswers {
-  const kvm = binding.BindingKvm.open({ path: device });
+/** Codes that say more than the errno beside them. */
+const TELLING_CODES: ReadonlySet<string | undefined> = new Set(['ERR_KVM_API_VERSION', 'ERR_KVM_NOT_A_DEVICE']);
+
+function askKvm(binding: Binding, device: string, extensions: readonly number[]): Outcome<KvmAnswers> {
+  try {
+    return { ok: true, value: answersOf(binding.BindingKvm.open({ path: device }), extensions) };
+  } catch (error) {
+    const code = errnoOf(error);
+    return { ok: false, errno: TELLING_CODES.has(code) && code !== undefined ? code : errnoName(error) };
+  }
+}
+
+function answersOf(kvm: ReturnType<Binding['BindingKvm']['open']>, extensions: readonly number[]): KvmAnswers {
   try {
     return {
       apiVersion: kvm.apiVersion,

@@ -167,10 +167,10 @@ mod tests {
     #[test]
     fn a_device_of_another_kind_knows_no_context_ids() {
         let error = try_vsock_cid(Path::new("/dev/null"), 3).unwrap_err();
-        let HostError::Refused { call, source } = error else {
-            panic!("{error}");
-        };
-        assert_eq!(call, "VHOST_VSOCK_SET_GUEST_CID");
-        assert_eq!(source.raw_os_error(), Some(libc::ENOTTY));
+        assert!(matches!(
+            error,
+            HostError::Refused { call: "VHOST_VSOCK_SET_GUEST_CID", source }
+                if source.raw_os_error() == Some(libc::ENOTTY)
+        ));
     }
 }

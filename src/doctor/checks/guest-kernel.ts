@@ -15,7 +15,7 @@ export async function checkGuestKernel({ host }: Pick<Context, 'host'>): Promise
       causes: kernel.message.split('\n').map((line) => line.trim()),
       fixes: kernel.hint === undefined ? [] : [fix(kernel.hint)],
     };
-    return { ...found(ID, 'Guest kernel', 'warn', kernel.code), problems: [problem] };
+    return { ...found(ID, 'Guest kernel', 'warn', `cannot be used (${kernel.code})`), problems: [problem] };
   }
   const release = kernel.release === undefined ? '' : `${kernel.release} `;
   const own = found(ID, 'Guest kernel', 'pass', `${release}(${kernel.image})`);

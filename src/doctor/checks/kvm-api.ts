@@ -8,6 +8,15 @@ import { type Finding, found, type Problem, together } from '../model.ts';
 const API_VERSION = 12;
 const [API, EXTENSIONS] = ['kvm-api', 'kvm-extensions'] as const;
 
+const REFUSALS: Readonly<Record<string, string>> = {
+  ERR_KVM_API_VERSION: `the kernel speaks another version of the KVM API than ${API_VERSION}, which every Linux since 2.6.22 does`,
+  ERR_KVM_NOT_A_DEVICE: 'it is another device',
+};
+const VALUES: Readonly<Record<string, string>> = {
+  ERR_KVM_API_VERSION: 'another version',
+  ERR_KVM_NOT_A_DEVICE: 'not KVM',
+};
+
 export function checkKvmApi({ host, kvmDevice, kvm }: Context): Finding {
   if (kvm === undefined) return { checks: [], problems: [] };
   if (!kvm.ok) {
@@ -15,14 +24,10 @@ export function checkKvmApi({ host, kvmDevice, kvm }: Context): Finding {
       id: API,
       check: API,
       title: `${kvmDevice} does not answer as KVM does`,
-      causes: [
-        kvm.errno === 'ERR_KVM_API_VERSION'
-          ? `the kernel speaks another version of the KVM API than ${API_VERSION}, which every Linux since 2.6.22 does`
-          : `asking for its version failed with ${kvm.errno}`,
-      ],
+      causes: [REFUSALS[kvm.errno] ?? `asking for its version failed with ${kvm.errno}`],
       fixes: [],
     };
-    return { ...found(API, 'KVM API', 'fail', kvm.errno), problems: [problem] };
+    return { ...found(API, 'KVM API', 'fail', VALUES[kvm.errno] ?? kvm.errno), problems: [problem] };
   }
   return together(
     found(API, 'KVM API', 'pass', `version ${kvm.value.apiVersion}`),

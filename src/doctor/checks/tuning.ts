@@ -2,7 +2,7 @@
 
 import type { Context } from '../context.ts';
 import type { DoctorHost } from '../host.ts';
-import { type Finding, fix, found, type Problem, together } from '../model.ts';
+import { type Finding, found, together } from '../model.ts';
 
 const [NX, DYNMODS] = ['nx-huge-pages', 'favordynmods'] as const;
 
@@ -10,29 +10,18 @@ export function checkTuning({ host }: Context): Finding {
   return together(nxHugePages(host), favorDynMods(host), simultaneousThreads(host), samePageMerging(host), swap(host));
 }
 
-/** With the mitigation, and without control groups that favour changes, creating a machine waits for an RCU grace period. */
+/**
+ * Unless the mitigation is off for good, KVM starts a thread for each machine, which joins the control groups of its
+ * owner; on many kernels that waits for a grace period of RCU, unless control groups favour changes.
+ */
 function nxHugePages(host: DoctorHost): Finding {
   const value = wordOf(host, '/sys/module/kvm/parameters/nx_huge_pages');
   if (value === undefined) return found(NX, 'nx_huge_pages', 'info', 'not a setting of this kernel');
-  if (value !== 'Y') return found(NX, 'nx_huge_pages', 'pass', `off (${value})`);
-  const problem: Problem = {
-    id: NX,
-    check: NX,
-    title: 'creating a machine is slow',
-    causes: [
-      'kvm.nx_huge_pages is on: the first machine starts a kernel thread that joins all control groups of its owner',
-    ],
-    // A mitigation: whether to go without is for a person to decide, not for --fix.
-    fixes: [
-      fix(
-        'where the processor is not affected by iTLB multihit, or guests are trusted: echo never > /sys/module/kvm/parameters/nx_huge_pages',
-      ),
-    ],
-  };
-  return {
-    ...found(NX, 'nx_huge_pages', 'info', 'on: creating a machine takes milliseconds more'),
-    problems: isFavoured(host) ? [] : [problem],
-  };
+  if (value === 'never') return found(NX, 'nx_huge_pages', 'pass', 'off for good (never)');
+  if (isFavoured(host)) return found(NX, 'nx_huge_pages', 'pass', `${value}, and cgroup favordynmods is on`);
+  // A mitigation: whether to go without it is for a person to decide, so this offers no command.
+  const cost = 'creating a machine may take milliseconds more than with never, or with cgroup favordynmods';
+  return found(NX, 'nx_huge_pages', 'info', `${value}: ${cost}`);
 }
 
 function favorDynMods(host: DoctorHost): Finding {

@@ -1,6 +1,5 @@
 // Why somebody may not open the KVM device, and what mends it.
 
-import { dirname } from 'node:path';
 import { type Judgement, groupGrants, judge } from '../acl.ts';
 import { containerOf } from '../container.ts';
 import type { Account, AclEntry, FileFacts, Host, Identity } from '../host.ts';
@@ -26,7 +25,7 @@ interface Case {
   readonly inDatabase: boolean;
 }
 
-/** The problem of a device that `who` may not open. `subject` is how the texts call them. */
+/** The problem of a device that `who` may not open. */
 export function permissionProblem(host: Host, device: string, facts: FileFacts, who: Identity): Problem {
   const found = caseOf(host, device, facts, who);
   return {
@@ -37,7 +36,7 @@ export function permissionProblem(host: Host, device: string, facts: FileFacts, 
   };
 }
 
-/** Whether the rules let `who` open the device after a new login; undefined where its list cannot be read. */
+/** Whether the rules let `who` open the device; undefined where its access control list cannot be read. */
 export function wouldBeGranted(host: Host, device: string, facts: FileFacts, who: Identity): boolean | undefined {
   const acl = host.acl(device);
   return acl === 'unknown' ? undefined : judge(facts, acl, who).granted;
@@ -165,7 +164,7 @@ function isOnNodevMount(host: Host, device: string): boolean {
     const [, , , , point, options] = line.split(' ');
     if (point === undefined || options === undefined) continue;
     const path = unescapeMount(point);
-    const holds = path === '/' || path === device || dirname(`${device}/.`).startsWith(`${path}/`);
+    const holds = path === '/' || path === device || device.startsWith(`${path}/`);
     // Of several mounts at one place the last is on top.
     if (holds && path.length >= best.point.length) best = { point: path, nodev: options.split(',').includes('nodev') };
   }
