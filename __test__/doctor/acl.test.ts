@@ -1,4 +1,5 @@
 import test from 'ava';
+import fc from 'fast-check';
 
 import { groupGrants, judge, parseAcl } from '../../src/doctor/acl.ts';
 import type { AclEntry } from '../../src/doctor/host.ts';
@@ -18,6 +19,17 @@ test('a layout that is not known is not guessed at', (t) => {
   t.is(parseAcl(Buffer.from('0300000001000600ffffffff', 'hex')), undefined);
   t.is(parseAcl(Buffer.from('0200000040000600ffffffff', 'hex')), undefined);
   t.is(parseAcl(Buffer.alloc(0)), undefined);
+});
+
+test('whatever bytes there are, they are read or not known', (t) => {
+  const entries = fc.array(fc.uint8Array({ minLength: 8, maxLength: 8 }), { maxLength: 4 });
+  fc.assert(
+    fc.property(entries, fc.uint8Array({ maxLength: 7 }), (whole, rest) => {
+      const parsed = parseAcl(Buffer.concat([Buffer.from('02000000', 'hex'), ...whole, rest]));
+      return parsed === undefined || parsed.length === whole.length;
+    }),
+  );
+  t.pass();
 });
 
 const decides = test.macro<[Parameters<typeof judge>, Partial<ReturnType<typeof judge>>]>((t, given, expected) => {

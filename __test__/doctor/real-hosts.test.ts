@@ -161,6 +161,13 @@ asRoot('a mount with nodev is told as that, which permissions would not explain'
   t.deepEqual(kvmProblems(before)[0]?.fixes, []);
 });
 
+asRoot('root of a user namespace that does not map the owner cannot be helped from inside', async (t) => {
+  const who = [...USER, 'unshare', '--user', '--map-root-user'];
+  const { before, ran } = await treat({ device: NODE, who });
+  t.regex(kvmProblems(before)[0]?.causes[0] ?? '', /user namespace does not map the owner/);
+  t.deepEqual(ran, []);
+});
+
 asRoot('a folder that may not be searched is named, and opened', async (t) => {
   const { before, ran, after } = await treat({ device: NODE, who: MEMBER, also: 'chmod 700 /mnt/dev' });
   t.is(checkOf(before, 'kvm-device')?.value, 'hidden');

@@ -1,6 +1,6 @@
 // A broken host for real: /dev and /etc of a mount namespace, which end with it, and a user in it.
 
-import { execFile } from 'node:child_process';
+import { execFile, spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
 import type { DoctorReport } from '../../src/doctor/doctor.ts';
@@ -122,5 +122,9 @@ export function kvmProblems({ report }: Answer): readonly Problem[] {
 
 /** Why such tests cannot be run here; undefined where they can. */
 export function untreatable(): string | undefined {
-  return process.getuid?.() === 0 ? undefined : 'making device nodes and mount namespaces takes root';
+  if (process.getuid?.() !== 0) return 'making device nodes and mount namespaces takes root';
+  if (spawnSync('unshare', ['--mount', 'true']).status !== 0) return 'mount namespaces are not permitted here';
+  // The doctor would install it, and that is the machine's own affair.
+  if (spawnSync('setfacl', ['--version']).status !== 0) return 'setfacl is not installed (package acl)';
+  return undefined;
 }

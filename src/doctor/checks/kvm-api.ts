@@ -51,7 +51,16 @@ function checkExtensions(arch: string, { extensions }: KvmAnswers): Finding {
     return { ...found(EXTENSIONS, 'KVM extensions', 'fail', `${missing.length} missing`), problems: [problem] };
   }
   const slower = wantedExtensions(arch).filter(lacks);
-  const value = `all ${required.length} that are needed`;
+  const value = `all that are needed: ${required.map(shortName).join(', ')}`;
   if (slower.length === 0) return found(EXTENSIONS, 'KVM extensions', 'pass', value);
-  return found(EXTENSIONS, 'KVM extensions', 'info', `${value}; machines are slower without ${slower.join(', ')}`);
+  return found(
+    EXTENSIONS,
+    'KVM extensions',
+    'info',
+    `${value}; machines are slower without ${slower.map(shortName).join(', ')}`,
+  );
+}
+
+function shortName(name: string): string {
+  return name.replace('KVM_CAP_', '');
 }

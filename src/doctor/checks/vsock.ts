@@ -22,8 +22,12 @@ export function checkVsock({ host }: Context): Finding {
 }
 
 function deviceLine(host: Context['host']): string {
-  if (!host.stat(DEVICE).ok)
-    return 'no device: the module vhost_vsock is not loaded, or not passed in (not needed here)';
+  if (!host.stat(DEVICE).ok) {
+    const isLoaded = host.stat('/sys/module/vhost_vsock').ok;
+    return isLoaded
+      ? 'the module is loaded, but the device is not passed in here (not needed)'
+      : 'the module vhost_vsock is not loaded (not needed)';
+  }
   const opened = host.open(DEVICE);
   if (!opened.ok) return `${DEVICE} cannot be opened (${opened.errno})`;
   const taken = host.tryVsockCid(DEVICE, FIRST_CID);
