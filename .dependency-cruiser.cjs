@@ -53,6 +53,12 @@ module.exports = {
       { path: '^(src/(native|binding)|src/doctor/inspect-)' },
     ),
     forbid(
+      'doctor-from-above',
+      'What the doctor looks at does not know that it is looked at.',
+      { path: '^src/(host|guest|vsock|cache|kvm)/' },
+      { path: '^src/doctor/' },
+    ),
+    forbid(
       'hints-of-kvm-alone',
       'Below the machine only the analysis of the KVM device is used; the whole doctor would bring all its checks.',
       { path: '^src/(accelerators|native-error)' },

@@ -2,7 +2,7 @@
 
 import type { Account, DoctorHost, Identity, KvmAnswers, Outcome, SpeedFacts } from './host.ts';
 import { type DeviceState, examineDevice } from './kvm/device.ts';
-import { KVM_EXTENSIONS } from './kvm/extensions.ts';
+import { KVM_EXTENSIONS } from './kvm-extensions.ts';
 
 /** The host, and answers that several checks need: each is asked for once. */
 export interface Context {

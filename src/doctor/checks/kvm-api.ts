@@ -2,7 +2,7 @@
 
 import type { Context } from '../context.ts';
 import type { KvmAnswers } from '../host.ts';
-import { KVM_EXTENSIONS, requiredExtensions, wantedExtensions } from '../kvm/extensions.ts';
+import { KVM_EXTENSIONS, requiredExtensions, wantedExtensions } from '../kvm-extensions.ts';
 import { type Finding, found, type Problem, together } from '../model.ts';
 
 const API_VERSION = 12;

@@ -1,6 +1,6 @@
 // The extensions of KVM that our monitor uses, by name.
 
-import { type ExtensionName, extensionNumber } from '../../kvm/extensions.ts';
+import { type ExtensionName, extensionNumber } from '../kvm/extensions.ts';
 
 /** Without these no machine is made. */
 const EVERYWHERE = ['KVM_CAP_USER_MEMORY', 'KVM_CAP_IRQFD', 'KVM_CAP_IOEVENTFD', 'KVM_CAP_IMMEDIATE_EXIT'] as const;
