@@ -68,6 +68,13 @@ withKvm(
 );
 
 withKvm(
+  'a user whose name has spaces and shell characters is mended by what a shell reads',
+  mended,
+  { device: NODE, who: USER, user: "an n$x'y" },
+  /'kvm', which your user is not in/,
+);
+
+withKvm(
   'a group without a name is told by its number',
   mended,
   {

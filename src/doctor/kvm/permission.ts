@@ -95,7 +95,8 @@ function causeAndFixes(found: Case): Explanation {
 }
 
 /** What decided against it, by the rules of permissions. */
-function refusal({ judgement, device, facts, inProcess, inDatabase, ...found }: Case, group: string): string {
+function refusal({ judgement, device, facts, inDatabase, ...found }: Case, group: string): string {
+  // Its access control list may say otherwise, and cannot be read.
   if (judgement.granted) {
     return `your process belongs to the ${group} group, but ${device} still rejects read/write access`;
   }
@@ -111,7 +112,6 @@ function refusal({ judgement, device, facts, inProcess, inDatabase, ...found }: 
     const masked = judgement.masked ? ': the mask of its access control list takes them away' : '';
     return `${device} is owned by group ${group}, but group permissions do not grant read/write access (mode ${octal(facts.mode)})${masked}`;
   }
-  if (inProcess) return `your process belongs to the ${group} group, but ${device} still rejects read/write access`;
   if (inDatabase) return `you are in the ${group} group, but this login session predates the change: log in again`;
   return `${device} is owned by group ${group}, which your user is not in`;
 }
