@@ -1,5 +1,6 @@
 // Import borders: dependencies point down only (ARCHITECTURE.md).
 //   index.ts, cli → micro-vm, vm → accelerators, guest, vsock → host, cache, config, errors → native (one file)
+//   doctor stands beside them: it looks at the parts below, and doctor/kvm/ gives failures of KVM their hints
 
 /** @param {string} name @param {string} comment @param {object} from @param {object} to */
 const forbid = (name, comment, from, to) => ({ name, comment, severity: 'error', from, to });
@@ -44,6 +45,24 @@ module.exports = {
       'Only the MicroVM chooses and starts accelerators.',
       { path: '^src/', pathNot: '^src/(cli/|vm/|micro-vm\\.ts|accelerators/)' },
       { path: '^src/accelerators/' },
+    ),
+    forbid(
+      'doctor-of-any-host',
+      'The analysis knows a host by its interface alone; what looks at the real one is inspect-host and inspect-all.',
+      { path: '^src/doctor/(checks|kvm)/', pathNot: '^src/doctor/kvm/hint\\.ts$' },
+      { path: '^(src/(native|binding)|src/doctor/inspect-)' },
+    ),
+    forbid(
+      'doctor-from-above',
+      'What the doctor looks at does not know that it is looked at.',
+      { path: '^src/(host|guest|vsock|cache|kvm)/' },
+      { path: '^src/doctor/' },
+    ),
+    forbid(
+      'hints-of-kvm-alone',
+      'Below the machine only the analysis of the KVM device is used; the whole doctor would bring all its checks.',
+      { path: '^src/(accelerators|native-error)' },
+      { path: '^src/doctor/', pathNot: '^src/doctor/(kvm/|inspect-host)' },
     ),
     forbid(
       'config-is-data',

@@ -89,6 +89,11 @@ export interface BindingMachine {
   wait(): Promise<BindingMachineExit>;
 }
 
+export interface BindingAccount {
+  readonly name: string;
+  readonly gid: number;
+}
+
 export interface Binding extends KvmBinding {
   readonly BindingMachine: { create(config: BindingMachineConfig): Promise<BindingMachine> };
   spawnHelper(options: BindingSpawnOptions): BindingChild;
@@ -100,4 +105,15 @@ export interface Binding extends KvmBinding {
   measureGuestSpeed(kvmDevice: string): Promise<BindingGuestSpeed>;
   /** Unpacks a bzImage's kernel; false where its compression is not one that we unpack. */
   extractVmlinux(bzImage: string, out: string): Promise<boolean>;
+  /** The version that the addon was built as. */
+  addonVersion(): string;
+  accountOf(uid: number): BindingAccount | null;
+  groupName(gid: number): string | null;
+  /** The groups of a user who logs in now. */
+  groupsOfUser(name: string, primary: number): number[];
+  extendedAttribute(path: string, name: string): Uint8Array | null;
+  /** Tries an interface of the kernel by the name that crates/host gives it; 0, or what it says of itself. */
+  tryInterface(name: string): number;
+  /** Takes a context ID on a vhost-vsock device and gives it back. */
+  tryVsockCid(device: string, cid: number): void;
 }

@@ -13,7 +13,7 @@ const AGENT = 'microvm-agent';
 const PLATFORMS: readonly string[] = ['linux-x64-gnu'];
 
 const require = createRequire(import.meta.url);
-let loaded: { readonly binding: Binding; readonly folder: string } | undefined;
+let loaded: { readonly binding: Binding; readonly folder: string; readonly file: string } | undefined;
 
 /**
  * The addon. It is loaded by the first call.
@@ -35,6 +35,38 @@ export function agentPath(): string {
   throw new MicroVMError('ERR_AGENT_MISSING', `The guest agent is missing: ${agent}`, { hint: installHint() });
 }
 
+/** What is installed of this package. */
+export interface PackageFacts {
+  readonly version: string;
+  /** As `linux-x64-gnu`. */
+  readonly platform: string;
+  /** Where the addon was loaded from and what it was built as; or why it cannot be loaded. */
+  readonly addon:
+    | { readonly loaded: true; readonly file: string; readonly version: string | undefined }
+    | { readonly loaded: false; readonly message: string; readonly hint: string | undefined };
+  /** Path of the guest agent; undefined where it is missing. */
+  readonly agent: string | undefined;
+}
+
+/** Looks at the installed package; a failure to load the addon is an answer here. */
+export function packageFacts(): PackageFacts {
+  const common = { version: packageVersion(), platform: platformName() };
+  try {
+    const { binding, folder, file } = load();
+    const agent = path.join(folder, AGENT);
+    // One that was built before it could be asked has no such function.
+    const built = (binding as Partial<Binding>).addonVersion?.();
+    return {
+      ...common,
+      addon: { loaded: true, file, version: built },
+      agent: existsSync(agent) ? agent : undefined,
+    };
+  } catch (error) {
+    const hint = error instanceof MicroVMError ? error.hint : undefined;
+    return { ...common, addon: { loaded: false, message: messageOf(error), hint }, agent: undefined };
+  }
+}
+
 function load(): NonNullable<typeof loaded> {
   if (loaded) return loaded;
   const platform = platformName();
@@ -44,7 +76,7 @@ function load(): NonNullable<typeof loaded> {
     lookedAt.push(file);
     if (!existsSync(file)) continue;
     try {
-      loaded = { binding: require(file) as Binding, folder };
+      loaded = { binding: require(file) as Binding, folder, file };
       return loaded;
     } catch (cause) {
       throw new MicroVMError('ERR_NATIVE_MISSING', `The native addon cannot be loaded: ${messageOf(cause)}`, {

@@ -1,9 +1,11 @@
 // Picks the accelerator: the caller's explicit choice, or by measuring what this host can do.
 
 import type { MachineSpec } from '../config/machine-spec.ts';
+import { inspectHost } from '../doctor/inspect-host.ts';
+import { examineDevice } from '../doctor/kvm/device.ts';
+import { deviceError, emulatedError } from '../doctor/kvm/errors.ts';
 import { MicroVMError } from '../errors.ts';
 import { guestSpeed, runsKernelsNatively } from '../host/guest-speed.ts';
-import { kvmDeviceProblem } from '../host/kvm-device.ts';
 import { fromNative } from '../native-error.ts';
 import type { Accelerator } from './accelerator.ts';
 import { kvm } from './kvm.ts';
@@ -49,22 +51,13 @@ async function choose(spec: Wish): Promise<Choice> {
 }
 
 async function kvmProblem(device: string): Promise<MicroVMError | undefined> {
-  const problem = await kvmDeviceProblem(device);
+  const host = inspectHost();
+  const problem = deviceError(host, device, examineDevice(host, device));
   if (problem) return problem;
   try {
     const speed = await guestSpeed(device);
-    if (runsKernelsNatively(speed)) return undefined;
-    const factor = Math.round(speed.ring0Ratio).toLocaleString('en-US');
-    return new MicroVMError(
-      'ERR_KVM_EMULATED',
-      `${device} emulates guest kernel code, ${factor} times slower than native`,
-      {
-        hint:
-          "A stock kernel takes minutes to boot there, or hangs. Use accelerator: 'tcg' (or 'auto'), or set " +
-          'MICROVM_KVM_EMULATED=1 to try all the same.',
-      },
-    );
+    return runsKernelsNatively(speed) ? undefined : emulatedError(device, speed.ring0Ratio);
   } catch (error) {
-    return fromNative(error);
+    return fromNative(error, {}, device);
   }
 }

@@ -5,6 +5,7 @@ import { nearest } from '../config/suggest.ts';
 import { packageVersion } from '../native.ts';
 import { type OptionTable, parseArguments, UsageError } from './arguments.ts';
 import { cache, cachePage } from './commands/cache.ts';
+import { doctor, doctorPage } from './commands/doctor.ts';
 import { run, runPage } from './commands/run.ts';
 import { OWN_FAILURE } from './exit-codes.ts';
 import { type HelpPage, renderHelp } from './help.ts';
@@ -14,6 +15,7 @@ const commands: Readonly<
   Record<string, { readonly page: HelpPage; readonly start: (argv: readonly string[]) => Promise<number> }>
 > = {
   run: { page: runPage, start: run },
+  doctor: { page: doctorPage, start: doctor },
   cache: { page: cachePage, start: cache },
 };
 
@@ -29,6 +31,7 @@ const mainPage: HelpPage = {
   options,
   examples: [
     ['microvm run -- uname -a', 'Run a command in a fresh Linux'],
+    ['microvm doctor', 'Look whether this host can run microVMs'],
     ['microvm run --help', 'Show all options of run'],
   ],
 };

@@ -32,7 +32,7 @@ export class Kvm {
     if (path !== undefined && fd !== undefined) throw invalid('Give path or fd, not both');
     if (fd !== undefined && (!Number.isInteger(fd) || fd < 0)) throw invalid(`fd must be a descriptor, not ${fd}`);
     const which = { ...(path !== undefined && { path }), ...(fd !== undefined && { fd }) };
-    return new Kvm(call(() => kvmBinding().BindingKvm.open(which)));
+    return new Kvm(call(() => kvmBinding().BindingKvm.open(which), path));
   }
 
   /** Version of the KVM API: 12, for no other can be opened. */

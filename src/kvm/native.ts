@@ -10,12 +10,12 @@ export function kvmBinding(): KvmBinding {
   return loadBinding();
 }
 
-/** Calls the addon; what it throws becomes a `MicroVMError`. */
-export function call<T>(f: () => T): T {
+/** Calls the addon; what it throws becomes a `MicroVMError`. `device` is the KVM device that the call is about. */
+export function call<T>(f: () => T, device?: string): T {
   try {
     return f();
   } catch (error) {
-    throw toMicroVMError(error);
+    throw toMicroVMError(error, device);
   }
 }
 
@@ -43,7 +43,7 @@ export function invalid(message: string, cause?: unknown): MicroVMError {
 /** napi's words for a value of the wrong type. */
 const WRONG_TYPE = /^(InvalidArg|\w+Expected)$/;
 
-function toMicroVMError(error: unknown): MicroVMError {
+function toMicroVMError(error: unknown, device?: string): MicroVMError {
   const wrongType = error instanceof Error && 'code' in error && WRONG_TYPE.test(String(error.code));
-  return wrongType ? invalid(`A value has the wrong type: ${error.message}`, error) : fromNative(error);
+  return wrongType ? invalid(`A value has the wrong type: ${error.message}`, error) : fromNative(error, {}, device);
 }

@@ -58,7 +58,9 @@ export async function createMachine(
     // What could not be undone matters less than why the machine was not made.
     await cleanUp.run().catch(() => {});
     if (signal?.aborted && !(error instanceof MicroVMError && error.code === 'ERR_ABORTED')) throw aborted(signal);
-    throw error;
+    // Loaded where it is needed: a machine that starts does not pay for the doctor.
+    const { withStartHint } = await import('../doctor/start-hint.ts');
+    throw await withStartHint(error, spec.kvmDevice);
   }
 }
 

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt::Write;
 use std::io;
 
+use microvm_host::HostError;
 use microvm_kvm::guest_speed::GuestSpeedError;
 use microvm_process::SpawnError;
 use microvm_vmm::boot::{BootError, ExtractError, Image};
@@ -97,6 +98,12 @@ impl BindingError {
             Ok(error) => napi::Error::from(error),
             Err(error) => fallback(error),
         }
+    }
+}
+
+impl From<HostError> for BindingError {
+    fn from(error: HostError) -> Self {
+        Self::new("ERR_NATIVE_FAILED", &error)
     }
 }
 

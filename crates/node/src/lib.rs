@@ -19,6 +19,7 @@ mod cleanup;
 mod descriptor;
 mod error;
 mod guest_speed;
+mod host;
 mod kvm;
 mod machine;
 mod process;

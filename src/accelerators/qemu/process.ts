@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import type { BindingChild } from '../../binding.ts';
 import { MicroVMError } from '../../errors.ts';
 import { streamOf } from '../../host/descriptor.ts';
+import { qemuProgram } from '../../host/qemu.ts';
 import { waitAtMost } from '../../host/wait-at-most.ts';
 import { fromNative } from '../../native-error.ts';
 import { loadBinding } from '../../native.ts';
@@ -27,16 +28,14 @@ export interface QemuProcess {
  * @throws {MicroVMError} `ERR_QEMU_MISSING`, `ERR_SPAWN_FAILED`
  */
 export function startQemu(args: readonly string[], fds: readonly { fd: number; target: number }[]): QemuProcess {
-  const program = process.env['MICROVM_QEMU'] || 'qemu-system-x86_64';
+  const program = qemuProgram(process.env);
   let child: BindingChild;
   try {
     child = loadBinding().spawnHelper({ program, args, env: environment(), fds, captureStderr: true });
   } catch (error) {
     if ((error as { errno?: number }).errno !== ENOENT) throw fromNative(error);
-    throw new MicroVMError('ERR_QEMU_MISSING', `${program} was not found`, {
-      cause: error,
-      hint: 'Install QEMU (Debian: apt-get install qemu-system-x86), or name it in MICROVM_QEMU.',
-    });
+    // What to do about it is the doctor's to say, when the start has failed.
+    throw new MicroVMError('ERR_QEMU_MISSING', `${program} was not found`, { cause: error });
   }
   const stderr = readTail(child.takeStderr());
   return {

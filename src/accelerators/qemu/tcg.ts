@@ -5,6 +5,7 @@ import type { Socket } from 'node:net';
 import type { BindingVsockHost } from '../../binding.ts';
 import { MicroVMError } from '../../errors.ts';
 import { type SplitPair, splitSocketPair } from '../../host/descriptor.ts';
+import { OLDEST_QEMU } from '../../host/qemu.ts';
 import { waitAtMost } from '../../host/wait-at-most.ts';
 import { fromNative } from '../../native-error.ts';
 import { loadBinding } from '../../native.ts';
@@ -13,7 +14,6 @@ import { qemuArguments } from './arguments.ts';
 import { type QemuProcess, startQemu } from './process.ts';
 import { QmpClient, type QmpEvent } from './qmp.ts';
 
-const OLDEST_QEMU = 6;
 const CONSOLE_FD = 3;
 const QMP_FD = 4;
 /** Milliseconds that what QEMU wrote before it ended may take to arrive. */

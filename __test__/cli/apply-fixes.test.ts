@@ -1,0 +1,43 @@
+// What `--fix` does with the ways to root's rights that there are; nothing here runs anything.
+
+import { PassThrough, Readable } from 'node:stream';
+import test from 'ava';
+
+import { applyFixes } from '../../src/cli/apply-fixes.ts';
+import { diagnose } from '../../src/doctor/doctor.ts';
+import { ANN, fakeHost } from '../helpers/fake-host.ts';
+
+const style = { paint: (_: string, text: string) => text, symbols: false, quiet: false, isRoot: false };
+
+async function offered(programs: readonly string[], uid: number): Promise<string> {
+  const broken = { identity: ANN, openErrors: { '/dev/kvm': 'EACCES' }, group: 'kvm:x:104:\n' };
+  const output = new PassThrough();
+  const host = {
+    identity: { ...ANN, uid },
+    program: (name: string) => (programs.includes(name) ? `/bin/${name}` : undefined),
+  };
+  const report = await diagnose(fakeHost(broken));
+  await applyFixes(report, { host, assumeYes: false, style, output, input: Readable.from(['n\n']) });
+  return String(output.read());
+}
+
+test('sudo is taken where it is there', async (t) => {
+  t.regex(await offered(['sudo', 'pkexec'], 1000), /^ {6}sudo usermod -aG kvm ann$/m);
+});
+
+test('pkexec is taken where there is no sudo, and shown', async (t) => {
+  t.regex(
+    await offered(['pkexec'], 1000),
+    /^ {6}pkexec usermod -aG kvm ann\n {6}pkexec setfacl -m u:ann:rw \/dev\/kvm$/m,
+  );
+});
+
+test('root needs neither', async (t) => {
+  t.regex(await offered([], 0), /^ {6}usermod -aG kvm ann$/m);
+});
+
+test('without a way to root nothing is offered', async (t) => {
+  const text = await offered([], 1000);
+  t.regex(text, /mending it takes root, and there is neither sudo nor pkexec/);
+  t.notRegex(text, /run this/);
+});
