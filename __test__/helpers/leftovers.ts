@@ -40,10 +40,11 @@ async function threads(): Promise<string[]> {
   const names = await Promise.all(
     (await readdir('/proc/self/task')).map((id) => readFile(`/proc/self/task/${id}/comm`, 'utf8').catch(() => '')),
   );
-  // The addon's pool for blocking calls grows when it is needed and shrinks when it is not.
+  // The addon's pool for blocking calls grows when it is needed and shrinks when it is not; a thread without a name has
+  // ended meanwhile.
   return names
     .map((name) => name.trim())
-    .filter((name) => name !== 'tokio-rt-worker')
+    .filter((name) => name !== '' && name !== 'tokio-rt-worker')
     .toSorted();
 }
 

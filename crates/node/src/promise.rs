@@ -51,8 +51,12 @@ where
             let _ = done.send(work());
         });
     let future = async move {
-        thread.map_err(|error| BindingError::system("Cannot make a thread that waits", &error))?;
-        result.await.map_err(|_| {
+        let thread = thread
+            .map_err(|error| BindingError::system("Cannot make a thread that waits", &error))?;
+        let result = result.await;
+        // It has nothing left to do; whoever hears of the end may count the threads.
+        let _ = thread.join();
+        result.map_err(|_| {
             // Nothing was sent: the work panicked.
             BindingError::internal("Native code failed unexpectedly while it waited".to_owned())
         })

@@ -173,7 +173,10 @@ impl SpawnerThread {
                 ptr::null_mut(),
             )
         };
-        end.tell(wait_for(&pidfd));
+        let status = wait_for(&pidfd);
+        // Whoever hears of the end may count what is still open.
+        drop(pidfd);
+        end.tell(status);
     }
 }
 
