@@ -32,6 +32,10 @@ test('pkexec is taken where there is no sudo, and shown', async (t) => {
   );
 });
 
+test('pkexec is given the path of a program that root has, not everybody', async (t) => {
+  t.regex(await offered(['pkexec', 'usermod'], 1000), /^ {6}pkexec \/bin\/usermod -aG kvm ann$/m);
+});
+
 test('root needs neither', async (t) => {
   t.regex(await offered([], 0), /^ {6}usermod -aG kvm ann$/m);
 });

@@ -1,6 +1,7 @@
 // A broken host for real: /dev and /etc of a mount namespace, which end with it, and a user in it.
 
 import { execFile, spawnSync } from 'node:child_process';
+import { closeSync, openSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 import type { DoctorReport } from '../../src/doctor/doctor.ts';
@@ -47,10 +48,11 @@ mount --bind "$PROJECT" /mnt/project
 touch /mnt/node
 mount --bind "$NODE" /mnt/node
 cp -a /etc /mnt/etc
+sed -i '/^[^:]*:[^:]*:12345:/d' /mnt/etc/passwd
 if [ -n "$USER_NAME" ]; then
   printf '%s:x:12345:12345::/mnt/home:/bin/sh\\n' "$USER_NAME" >> /mnt/etc/passwd
 fi
-grep -v '^kvm:' /etc/group > /mnt/etc/group
+grep -v -e '^kvm:' -e '^[^:]*:[^:]*:54321:' /etc/group > /mnt/etc/group
 printf '%s\\n' "$GROUP_LINE" >> /mnt/etc/group
 mount --bind /mnt/etc /etc
 chmod 755 /mnt /mnt/dev
@@ -107,6 +109,22 @@ function runIn(patient: Patient, words: readonly string[], input = ''): Promise<
   });
 }
 
+/** Whether this machine has a KVM device that opens. */
+export function hasKvm(): boolean {
+  try {
+    closeSync(openSync('/dev/kvm', 'r+'));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Whether an ordinary user may make user namespaces here. */
+export function hasUserNamespaces(): boolean {
+  const [file = '', ...args] = [...USER, 'unshare', '--user', '--map-root-user', 'true'];
+  return spawnSync(file, args).status === 0;
+}
+
 /** A check of a report. */
 export function checkOf({ report }: Answer, id: string): Check | undefined {
   return report.sections.flatMap(({ checks }): readonly Check[] => checks).find((check) => check.id === id);
@@ -123,7 +141,10 @@ export function kvmProblems({ report }: Answer): readonly Problem[] {
 /** Why such tests cannot be run here; undefined where they can. */
 export function untreatable(): string | undefined {
   if (process.getuid?.() !== 0) return 'making device nodes and mount namespaces takes root';
-  if (spawnSync('unshare', ['--mount', 'true']).status !== 0) return 'mount namespaces are not permitted here';
+  const made = 'mount -t tmpfs tmpfs /mnt && mknod /mnt/null c 1 3 && echo >/mnt/null';
+  if (spawnSync('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', made]).status !== 0) {
+    return 'mount namespaces with device nodes are not permitted here';
+  }
   // The doctor would install it, and that is the machine's own affair.
   if (spawnSync('setfacl', ['--version']).status !== 0) return 'setfacl is not installed (package acl)';
   return undefined;

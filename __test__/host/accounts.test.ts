@@ -32,3 +32,14 @@ for (const [name, accounts] of [
     t.deepEqual(new Set(accounts().groupsOf({ name: username, gid })), new Set(groups));
   });
 }
+
+test('a database that does not answer leaves the files to do', (t) => {
+  const fail = (): never => {
+    throw new Error('getpwuid_r failed');
+  };
+  const broken = { ...loadBinding(), accountOf: fail, groupName: fail, groupsOfUser: fail };
+  const [accounts, files] = [systemAccounts(broken), systemAccounts(undefined)];
+  t.deepEqual(accounts.account(0), files.account(0));
+  t.is(accounts.groupName(0), files.groupName(0));
+  t.deepEqual(accounts.groupsOf({ name: 'root', gid: 0 }), files.groupsOf({ name: 'root', gid: 0 }));
+});

@@ -33,7 +33,7 @@ export async function applyFixes(report: DoctorReport, options: FixOptions): Pro
           output.write(`\n${title}: mending it takes root, and there is neither sudo nor pkexec\n`);
           continue;
         }
-        const commands = fix.commands.map((command) => lineOf(command, elevation ?? []));
+        const commands = fix.commands.map((command) => lineOf(command, elevation ?? [], host));
         // As it is run: with the program that gives root's rights here, whichever that is.
         const shown = { ...fix, commands: commands.map((argv) => ({ argv, sudo: false })) };
         output.write(`\n  ${title}\n${renderFix(shown, style).join('\n')}\n`);
@@ -48,8 +48,15 @@ export async function applyFixes(report: DoctorReport, options: FixOptions): Pro
   return ran;
 }
 
-function lineOf({ argv, sudo }: FixCommand, elevation: readonly string[]): readonly string[] {
-  return sudo ? [...elevation, ...argv] : argv;
+function lineOf(
+  { argv, sudo }: FixCommand,
+  elevation: readonly string[],
+  { program }: FixOptions['host'],
+): readonly string[] {
+  if (!sudo) return argv;
+  // pkexec looks along the caller's PATH, which need not have root's programs.
+  const [file = '', ...args] = argv;
+  return [...elevation, elevation[0] === 'pkexec' ? (program(file) ?? file) : file, ...args];
 }
 
 /** What gives root's rights: nothing for root; undefined where there is no way. */

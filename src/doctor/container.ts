@@ -44,11 +44,27 @@ export function machineOf(host: Host): Surroundings | undefined {
   const isGuest = /^flags\s*:.*\bhypervisor\b/m.test(textOf(host, '/proc/cpuinfo'));
   if (
     !isGuest &&
-    !/QEMU|KVM|VMware|VirtualBox|innotek|Xen|Bochs|Parallels|Virtual Machine/i.test(`${vendor} ${product}`)
+    !/QEMU|KVM|VMware|VirtualBox|innotek|Xen|Bochs|Parallels|Virtual Machine|Google/i.test(`${vendor} ${product}`) &&
+    // arm64 has no flag that tells, and bare metal there bears the same vendor.
+    !(/Amazon EC2/i.test(vendor) && !/\.metal/i.test(product))
   )
     return undefined;
   const name = [vendor, product].filter((text) => text !== '').join(' ');
   return { name: `virtual machine${name === '' ? '' : ` (${name})`}`, advice: nestedAdvice(`${vendor} ${product}`) };
+}
+
+/** How to start the container so that its users may open a device of this group; undefined where that is not known. */
+export function groupAdvice(container: Surroundings, gid: number): string | undefined {
+  switch (container.name) {
+    case 'docker':
+      return `start the container with: docker run --device /dev/kvm --group-add ${gid} …`;
+    case 'podman':
+      return ADVICE.podman;
+    case 'kubernetes':
+      return `in the pod's specification: securityContext.supplementalGroups: [${gid}]`;
+    default:
+      return undefined;
+  }
 }
 
 function nestedAdvice(maker: string): string {

@@ -24,11 +24,11 @@ export function controlGroup(host: Host): ControlGroup {
   const limits = [
     ...v2.map((folder) => ({
       limit: number(host, folder, 'memory.max'),
-      used: number(host, folder, 'memory.current'),
+      used: withoutCache(host, folder, 'memory.current', 'inactive_file'),
     })),
     ...v1.map((folder) => ({
       limit: number(host, folder, 'memory.limit_in_bytes'),
-      used: number(host, folder, 'memory.usage_in_bytes'),
+      used: withoutCache(host, folder, 'memory.usage_in_bytes', 'total_inactive_file'),
     })),
   ].filter(({ limit }) => limit !== undefined && limit < 2 ** 60);
   const tightest = limits.sort((a, b) => room(a) - room(b))[0];
@@ -59,6 +59,14 @@ function number(host: Host, folder: string, name: string): number | undefined {
   // "max" is no limit.
   const value = text.ok ? Number.parseInt(text.value, 10) : Number.NaN;
   return Number.isNaN(value) ? undefined : value;
+}
+
+/** What is used, without the file cache that the kernel gives up when memory is asked for. */
+function withoutCache(host: Host, folder: string, used: string, cache: string): number | undefined {
+  const bytes = number(host, folder, used);
+  const text = host.readText(join(folder, 'memory.stat'));
+  const cached = text.ok ? Number(new RegExp(`^${cache} (\\d+)$`, 'm').exec(text.value)?.[1] ?? 0) : 0;
+  return bytes === undefined ? undefined : Math.max(0, bytes - cached);
 }
 
 function cpusOf(host: Host, folder: string): number | undefined {

@@ -66,7 +66,8 @@ const SECTIONS: readonly (readonly [title: string, ...checks: CheckFunction[]])[
 ];
 
 /**
- * Finds out whether this host can run microVMs, and if not, what to do. Nothing is changed. Takes a fraction of a second.
+ * Finds out whether this host can run microVMs, and if not, what to do. Nothing is changed but for modules that the
+ * kernel may load for an interface that is tried. Takes a fraction of a second.
  *
  * ```ts
  * const { ok, verdict, sections } = await doctor();

@@ -36,7 +36,7 @@ export function renderReport(report: DoctorReport, style: TextStyle): string {
     );
   }
   // The last section has said so already, unless it is left out.
-  if (style.quiet || verdict.auto === undefined) parts.push(conclusion(report));
+  if (style.quiet || verdict.auto === undefined || report.accelerator !== 'auto') parts.push(conclusion(report));
   return `${parts.join('\n\n')}\n`;
 }
 

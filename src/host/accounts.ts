@@ -17,13 +17,34 @@ export interface Accounts {
   groupsOf(entry: AccountEntry): readonly number[];
 }
 
-/** The system's database by the addon, or by its files where there is no addon. */
+/** The system's database by the addon, or by its files where there is no addon or the database does not answer. */
 export function systemAccounts(binding: Binding | undefined): Accounts {
-  if (binding === undefined) return accountsOfFiles(textOf('/etc/passwd'), textOf('/etc/group'));
+  const files = (): Accounts => accountsOfFiles(textOf('/etc/passwd'), textOf('/etc/group'));
+  if (binding === undefined) return files();
+  const orFiles = <T>(ask: () => T, instead: (accounts: Accounts) => T): T => {
+    try {
+      return ask();
+    } catch {
+      // A directory service that is down, an image without the files: a diagnosis is wanted then more than ever.
+      return instead(files());
+    }
+  };
   return {
-    account: (uid) => binding.accountOf(uid) ?? undefined,
-    groupName: (gid) => binding.groupName(gid) ?? undefined,
-    groupsOf: ({ name, gid }) => binding.groupsOfUser(name, gid),
+    account: (uid) =>
+      orFiles(
+        () => binding.accountOf(uid) ?? undefined,
+        (accounts) => accounts.account(uid),
+      ),
+    groupName: (gid) =>
+      orFiles(
+        () => binding.groupName(gid) ?? undefined,
+        (accounts) => accounts.groupName(gid),
+      ),
+    groupsOf: (entry) =>
+      orFiles(
+        () => binding.groupsOfUser(entry.name, entry.gid),
+        (accounts) => accounts.groupsOf(entry),
+      ),
   };
 }
 

@@ -4,7 +4,7 @@ import test from 'ava';
 
 import { checkMemory } from '../../../src/doctor/checks/memory.ts';
 import { says } from '../../helpers/says.ts';
-import { type FakeHost } from '../../helpers/fake-host.ts';
+import { contextOf, type FakeHost } from '../../helpers/fake-host.ts';
 
 const memory = (kib: number): FakeHost => ({ texts: { '/proc/meminfo': `MemAvailable: ${kib} kB\n` } });
 
@@ -91,3 +91,12 @@ test(
   'info',
   'none',
 );
+
+test('file cache that the kernel gives up is not counted as used', async (t) => {
+  const busy = cgroup({
+    '/sys/fs/cgroup/a/memory.max': '536870912\n',
+    '/sys/fs/cgroup/a/memory.current': '530000000\n',
+    '/sys/fs/cgroup/a/memory.stat': 'anon 1000\ninactive_file 500000000\n',
+  });
+  t.deepEqual(checkMemory(await contextOf(busy)).problems, []);
+});

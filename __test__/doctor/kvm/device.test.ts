@@ -122,10 +122,28 @@ for (const [index, [name, host, flag]] of containers.entries()) {
 }
 
 test(
+  'a missing device of a kernel that has KVM is put into place, no module is loaded',
+  told,
+  {
+    nodes: { ...missing, '/sys/class/misc/kvm': kvmNode({ kind: 'folder' }) },
+    texts: { '/etc/group': 'root:x:0:\nkvm:x:104:\n' },
+  },
+  {
+    state: 'missing',
+    code: 'ERR_KVM_MISSING',
+    cause: /kernel has KVM, but \/dev here lacks it.*PrivateDevices=/,
+    fix: /put the device in its place/,
+    commands: ['mknod -m 0660 /dev/kvm.new c 10 232', 'chgrp kvm /dev/kvm.new', 'mv -fT /dev/kvm.new /dev/kvm'],
+  },
+);
+
+const closed = kvmNode({ kind: 'folder', mode: 0o700, gid: 0 });
+
+test(
   'a folder that may not be searched hides the device, and is named',
   told,
   {
-    nodes: { '/dev/kvm': 'EACCES' },
+    nodes: { '/dev': closed, '/dev/kvm': 'EACCES' },
   },
   {
     state: 'hidden',
@@ -135,6 +153,24 @@ test(
     commands: ['chmod a+x /dev'],
   },
 );
+
+test(
+  'a look that is refused in a folder that everybody may search is a security module',
+  told,
+  { nodes: { '/dev/kvm': 'EACCES' } },
+  {
+    state: 'hidden',
+    code: 'ERR_KVM_PERMISSION',
+    cause: /security module \(SELinux, AppArmor\) refuses/,
+  },
+);
+
+test('a closed home is named, but never opened to everybody', (t) => {
+  const host = fakeHost({ nodes: { '/root': closed, '/root/kvm': 'EACCES' } });
+  const problem = deviceProblem(host, '/root/kvm', examineDevice(host, '/root/kvm'));
+  t.deepEqual(problem?.causes, ['this user may not search /root']);
+  t.deepEqual(problem?.fixes, []);
+});
 
 test(
   'a loop of links hides the device, with its errno',
@@ -156,7 +192,20 @@ test(
     code: 'ERR_KVM_NOT_A_DEVICE',
     cause: /^it is a file$/,
     fix: /put the device in its place/,
-    commands: ['rm -d /dev/kvm', 'mknod -m 0660 /dev/kvm c 10 232'],
+    commands: ['mknod -m 0660 /dev/kvm.new c 10 232', 'mv -fT /dev/kvm.new /dev/kvm'],
+  },
+);
+
+test(
+  'a folder in its place, as a container engine makes it, is taken away first',
+  told,
+  { nodes: { '/dev/kvm': kvmNode({ kind: 'folder' }) } },
+  {
+    state: 'not-a-device',
+    code: 'ERR_KVM_NOT_A_DEVICE',
+    cause: /^it is a folder$/,
+    fix: /put the device in its place/,
+    commands: ['mknod -m 0660 /dev/kvm.new c 10 232', 'rmdir /dev/kvm', 'mv -fT /dev/kvm.new /dev/kvm'],
   },
 );
 

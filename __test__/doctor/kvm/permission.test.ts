@@ -271,3 +271,18 @@ test('a path with spaces comes out quoted', (t) => {
   const [fix] = deviceProblem(host, device, examineDevice(host, device))?.fixes ?? [];
   t.is(shellLine(fix?.commands[0] ?? { argv: [], sudo: false }, true), "setfacl -m u:ann:rw '/dev/my kvm'");
 });
+
+for (const [name, inside, advice] of [
+  [
+    'docker',
+    { nodes: { '/.dockerenv': kvmNode({ kind: 'file' }) } },
+    /docker run --device \/dev\/kvm --group-add 104 …/,
+  ],
+  ['kubernetes', { env: { KUBERNETES_SERVICE_HOST: '10.0.0.1' } }, /supplementalGroups: \[104\]/],
+] as const) {
+  test(`in ${name}, the way to grant it where the container is started comes with what helps until then`, (t) => {
+    const { fixes } = problemOf({ ...inside, group: NOBODY_IN_KVM });
+    t.is(fixes.length, 2);
+    t.regex(fixes[1]?.description ?? '', advice);
+  });
+}

@@ -4,7 +4,7 @@ import { styleText } from 'node:util';
 
 import { doctor as examine, type DoctorReport } from '../../doctor/doctor.ts';
 import { inspectHost } from '../../doctor/inspect-host.ts';
-import { conclusion, renderReport, type TextStyle } from '../../doctor/text.ts';
+import { renderReport, type TextStyle } from '../../doctor/text.ts';
 import { type OptionTable, parseArguments, type ParsedArguments, UsageError } from '../arguments.ts';
 import { applyFixes } from '../apply-fixes.ts';
 import type { HelpPage } from '../help.ts';
@@ -86,7 +86,6 @@ function print(report: DoctorReport, quiet: boolean): void {
   // A script that asks for quiet hears nothing where nothing is wrong.
   if (quiet && isFine) return;
   process.stdout.write(renderReport(report, styleFor(process.stdout, quiet)));
-  if (!quiet && report.accelerator !== 'auto') process.stdout.write(`\n${conclusion(report)}\n`);
 }
 
 function checkedArguments(argv: readonly string[]): ParsedArguments {

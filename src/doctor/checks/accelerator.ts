@@ -32,8 +32,11 @@ export function conclude(context: Context, checks: readonly Check[], problems: r
   const kvm = judgeKvm(context, checks, problems);
   const missing = failed('qemu');
   const tcg: Usability = missing ? { usable: false, reason: missing.title } : { usable: true, reason: 'QEMU is here' };
-  if (kvm.usable) return { kvm, tcg, auto: 'kvm', reason: kvm.reason };
-  if (tcg.usable) return { kvm, tcg, auto: 'tcg', reason: kvm.reason };
+  // A kernel can be given with each machine, so this alone stands in nobody's way.
+  const but =
+    failed('guest-kernel') === undefined ? '' : '; no guest kernel is found, so machines need the option kernel';
+  if (kvm.usable) return { kvm, tcg, auto: 'kvm', reason: `${kvm.reason}${but}` };
+  if (tcg.usable) return { kvm, tcg, auto: 'tcg', reason: `${kvm.reason}${but}` };
   return { kvm, tcg, auto: undefined, reason: `${kvm.reason}, and ${tcg.reason}` };
 }
 

@@ -5,8 +5,8 @@ import type { Context } from '../context.ts';
 import { type Finding, found, together } from '../model.ts';
 
 export function checkSurroundings({ host, device }: Context): Finding {
-  // With the device at hand there is nothing to pass in.
-  const isThere = device.state === 'usable';
+  // With a device at hand there is nothing to pass in.
+  const isThere = device.state !== 'missing';
   const [container, machine] = [containerOf(host), machineOf(host)];
   const line = (name: string, advice: string): string => (isThere ? name : `${name}; for KVM ${advice}`);
   return together(

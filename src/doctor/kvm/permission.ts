@@ -1,7 +1,7 @@
 // Why somebody may not open the KVM device, and what mends it.
 
 import { type Judgement, groupGrants, judge } from '../acl.ts';
-import { containerOf } from '../container.ts';
+import { containerOf, groupAdvice } from '../container.ts';
 import type { Account, AclEntry, FileFacts, Host, Identity } from '../host.ts';
 import { asRoot, type Fix, fix, type Problem } from '../model.ts';
 import { installCommand } from '../packages.ts';
@@ -91,7 +91,14 @@ function causeAndFixes(found: Case): Explanation {
       fixes: [],
     };
   }
-  return { causes: [refusal(found, group)], fixes: grantFixes(found) };
+  return { causes: [refusal(found, group)], fixes: [...grantFixes(found), ...containerFixes(found)] };
+}
+
+/** What is granted inside a container is lost with it: the way that lasts is where it is started. */
+function containerFixes({ host, facts, groupGrants: grants, inProcess }: Case): Fix[] {
+  const container = containerOf(host);
+  const advice = container && grants && !inProcess ? groupAdvice(container, facts.gid) : undefined;
+  return advice === undefined ? [] : [fix(advice)];
 }
 
 /** What decided against it, by the rules of permissions. */

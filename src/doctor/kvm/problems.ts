@@ -1,13 +1,17 @@
 // The problem behind each state of the KVM device: the one source of what the doctor and failing starts say about it.
 
 import { containerOf, machineOf } from '../container.ts';
-import type { Host, Identity } from '../host.ts';
-import { asRoot, type Fix, fix, type Problem } from '../model.ts';
+import type { FileFacts, Host, Identity } from '../host.ts';
+import { asRoot, type Fix, type FixCommand, fix, type Problem } from '../model.ts';
 import { kvmModule, virtualizationFlag } from '../processor.ts';
 import type { DeviceState } from './device.ts';
 import { permissionProblem } from './permission.ts';
 
 const USUAL_DEVICE = '/dev/kvm';
+/** There whenever the kernel has KVM, whatever this /dev holds. */
+const KERNEL_HAS_KVM = '/sys/class/misc/kvm';
+/** Everybody's right to search a folder. */
+const SEARCHABLE = 0o111;
 
 /** What is wrong with a KVM device in this state, for somebody; undefined where it can be used. */
 export function deviceProblem(
@@ -29,7 +33,7 @@ export function deviceProblem(
         check: 'kvm-device',
         title: `${device} is not a device`,
         causes: [`it is a ${state.kind === 'other' ? 'file of another kind' : state.kind}`],
-        fixes: replacement(host, device),
+        fixes: replacement(host, device, state.kind),
       };
     case 'refused':
       return permissionProblem(host, device, state.facts, who);
@@ -58,8 +62,16 @@ function missingDevice(host: Host, device: string): Problem {
     causes.push(`this runs in a container (${container.name}), which does not have the device`);
     // It has no modules of its own either, and no right to load any.
     fixes.push(fix(container.advice));
+  } else if (host.stat(KERNEL_HAS_KVM).ok) {
+    causes.push(
+      "the kernel has KVM, but /dev here lacks it: a sandbox, a chroot, a service with systemd's PrivateDevices=",
+    );
+    fixes.push(placeDevice(host, device));
   } else if (module !== undefined) {
-    causes.push('the KVM kernel module is not loaded');
+    causes.push(
+      'the KVM kernel module is not loaded',
+      "if modprobe answers 'Operation not supported', virtualization is switched off in the BIOS or UEFI firmware; if it answers 'not found', a new kernel was installed and waits for a reboot",
+    );
     fixes.push(fix(`load the ${module} kernel module`, asRoot('modprobe', module)));
   } else if (host.arch === 'x86_64') {
     causes.push('the processor shows no virtualization, without which the KVM kernel module does not load');
@@ -69,21 +81,30 @@ function missingDevice(host: Host, device: string): Problem {
     const machine = machineOf(host);
     if (machine !== undefined) fixes.push(fix(machine.advice));
   }
-  if (container === undefined && device === USUAL_DEVICE) {
+  if (container === undefined && device === USUAL_DEVICE && !host.stat(KERNEL_HAS_KVM).ok) {
     causes.push('in a container or CI job, the host has to pass the device in');
   }
   return { id: 'kvm-missing', check: 'kvm-device', title: `${device} is not present`, causes, fixes };
 }
 
 function hiddenDevice(host: Host, device: string, errno: string): Problem {
+  const problem = { id: 'kvm-hidden', check: 'kvm-device', title: `${device} cannot be looked at` };
+  if (errno !== 'EACCES') return { ...problem, causes: [`the look at ${device} failed with ${errno}`], fixes: [] };
   const folder = firstClosedFolder(host, device);
+  const facts = host.stat(folder);
+  if (facts.ok && (facts.value.mode & SEARCHABLE) === SEARCHABLE) {
+    return {
+      ...problem,
+      causes: [`everybody may search ${folder}, yet it is refused: a security module (SELinux, AppArmor) refuses`],
+      fixes: [],
+    };
+  }
+  // Any other folder may be closed for a reason: a home, say.
+  const isSystem = folder === '/' || folder === '/dev';
   return {
-    id: 'kvm-hidden',
-    check: 'kvm-device',
-    title: `${device} cannot be looked at`,
-    causes:
-      errno === 'EACCES' ? [`this user may not search ${folder}`] : [`the look at ${device} failed with ${errno}`],
-    fixes: errno === 'EACCES' ? [fix(`let everybody search ${folder}`, asRoot('chmod', 'a+x', folder))] : [],
+    ...problem,
+    causes: [`this user may not search ${folder}`],
+    fixes: isSystem ? [fix(`let everybody search ${folder}`, asRoot('chmod', 'a+x', folder))] : [],
   };
 }
 
@@ -95,17 +116,25 @@ function firstClosedFolder(host: Host, device: string): string {
   return (firstHidden === -1 ? folders.at(-1) : folders[firstHidden - 1]) ?? '/';
 }
 
-function replacement(host: Host, device: string): Fix[] {
+function replacement(host: Host, device: string, kind: FileFacts['kind']): Fix[] {
   if (device !== USUAL_DEVICE) return [fix('give the path of the KVM character device, by default /dev/kvm')];
   const container = containerOf(host);
   if (container !== undefined) return [fix(container.advice)];
-  return [
-    fix(
-      'put the device in its place',
-      asRoot('rm', '-d', device),
-      asRoot('mknod', '-m', '0660', device, 'c', '10', '232'),
-    ),
-  ];
+  return [placeDevice(host, device, kind === 'folder' ? [asRoot('rmdir', device)] : [])];
+}
+
+/** Makes the device beside its place first: where that is refused, nothing is gone. */
+function placeDevice(host: Host, device: string, away: readonly FixCommand[] = []): Fix {
+  const made = `${device}.new`;
+  const groups = host.readText('/etc/group');
+  const hasGroup = groups.ok && /^kvm:/m.test(groups.value);
+  return fix(
+    'put the device in its place',
+    asRoot('mknod', '-m', '0660', made, 'c', '10', '232'),
+    ...(hasGroup ? [asRoot('chgrp', 'kvm', made)] : []),
+    ...away,
+    asRoot('mv', '-fT', made, device),
+  );
 }
 
 function forbiddenDevice(host: Host, device: string): Problem {
