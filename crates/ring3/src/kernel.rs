@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::layout::*;
 use crate::page_tables::TablePage;
 use crate::physical::PhysicalSpace;
+use crate::traits::SyscallEntry;
 
 /// Present, writable, accessed, dirty; for the kernel only.
 const TABLE: u64 = 0x63;
@@ -39,11 +40,13 @@ pub struct Kernel {
 pub const KERNEL_ENTRY: u64 = 256;
 
 impl Kernel {
-    /// Makes the part, for this many vCPUs, and maps it into the machine.
+    /// Makes the part, for this many vCPUs, and maps it into the machine. `entry` tells whether
+    /// programs need the port of the stubs.
     pub fn new(
         vm: &VirtualMachine,
         physical: &mut PhysicalSpace,
         vcpus: u64,
+        entry: SyscallEntry,
     ) -> Result<Self, Error> {
         let doing = "Adding the memory of the stubs";
         // Three more pages map it.
@@ -62,7 +65,7 @@ impl Kernel {
         kernel.write_stubs();
         kernel.write_idt();
         for id in 0..vcpus {
-            kernel.write_vcpu(id);
+            kernel.write_vcpu(id, entry);
         }
         Ok(kernel)
     }
@@ -187,7 +190,7 @@ impl Kernel {
         }
     }
 
-    fn write_vcpu(&self, id: u64) {
+    fn write_vcpu(&self, id: u64, entry: SyscallEntry) {
         let page = vcpu_page(id);
         let start = page * PAGE_SIZE;
         let stack = kernel_address(page + 1) + STACK_TOP;
@@ -197,7 +200,10 @@ impl Kernel {
         }
         self.write(page, TSS + 102, &104u16.to_le_bytes());
         let mut ports = [0xff; 8];
-        if let Some(byte) = ports.get_mut(usize::from(PORT / 8)) {
+        // Ring 3 has the port of the stubs only where it has a stub.
+        if entry == SyscallEntry::Ring3
+            && let Some(byte) = ports.get_mut(usize::from(PORT / 8))
+        {
             *byte &= !(1 << (PORT % 8));
         }
         self.write(page, TSS + 104, &ports);

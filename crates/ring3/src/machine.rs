@@ -70,7 +70,12 @@ impl Machine {
             .map_err(Error::kvm("Creating the machine"))?;
         let vcpus = vcpus.clamp(1, global.vcpus.min(MAX_VCPUS));
         let mut physical = PhysicalSpace::new(global.physical_end, global.slots);
-        let kernel = Arc::new(Kernel::new(&vm, &mut physical, vcpus)?);
+        let kernel = Arc::new(Kernel::new(
+            &vm,
+            &mut physical,
+            vcpus,
+            traits.syscall_entry,
+        )?);
         let physical = Arc::new(Mutex::new(physical));
         let recycle = traits.recycles_page_tables;
         let tables = TablePages::new(vm.clone(), Arc::clone(&physical), recycle);

@@ -113,6 +113,9 @@ impl Pool {
     pub fn put(&self, mut vcpu: Box<Vcpu>) {
         vcpu.drop_released();
         let mut state = lock(&self.state);
+        if vcpu.is_retired() {
+            return;
+        }
         state.idle.push(vcpu);
         if state.waiting > 0 {
             self.idle.notify_one();

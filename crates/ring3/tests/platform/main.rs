@@ -64,6 +64,7 @@ fn main() {
         hostile:
             kernel_half_is_closed_to_reads_writes_and_jumps,
             privileged_instructions_are_faults,
+            port_access_ends_with_the_program_that_began_it,
             all_interrupt_vectors_are_faults_or_ignored,
             jumps_into_the_last_page_harm_nobody,
             wild_stack_pointers_harm_nobody,
