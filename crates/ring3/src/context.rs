@@ -140,7 +140,11 @@ impl Context {
         vcpu.load(&self.extended, space)?;
         vcpu.start(registers, restore);
         loop {
-            space.enter(vcpu.id, vcpu.immediate_exit())?;
+            if let Err(error) = space.enter(vcpu.id, vcpu.immediate_exit()) {
+                // The run before may have been in the middle of a stub or of an exception.
+                vcpu.abandon();
+                return Err(error);
+            }
             let stop = vcpu.run();
             space.leave(vcpu.id);
             match stop? {
