@@ -135,13 +135,13 @@ impl KvmPlatform {
         AddressSpace::new(Arc::clone(&self.machine))
     }
 
-    /// How many vCPUs were made so far.
+    /// How many vCPUs there are so far.
     #[must_use]
     pub fn vcpus(&self) -> u64 {
         self.machine.pool.made()
     }
 
-    /// Most vCPUs that there will be.
+    /// Most vCPUs that there will be; fewer than asked for where the host has refused one.
     #[must_use]
     pub fn most_vcpus(&self) -> u64 {
         self.machine.pool.most()

@@ -11,9 +11,11 @@ use crate::address_space::AddressSpace;
 use crate::context::{Context, SwitchOptions};
 use crate::error::Error;
 use crate::global::Global;
+use crate::interrupts::Interrupts;
 use crate::layout::{PAGE_FAULT_VECTOR, STUB_PAGE, SYSCALL_STUB, kernel_address};
 use crate::machine::Machine;
 use crate::platform::{KvmPlatform, Platform};
+use crate::pool::Taken;
 use crate::registers::{Exit, Registers, Restore};
 use crate::space::Protection;
 use crate::traits::{HostTraits, OutCompletion, SyscallEntry};
@@ -161,9 +163,12 @@ impl Test {
 
     /// Where RIP is when a stub has left the guest.
     fn out_completion(&mut self) -> Result<OutCompletion, Error> {
-        let mut vcpu = self.platform.machine().take_vcpu(None)?;
+        let machine = self.platform.machine();
+        let Taken::Vcpu(mut vcpu) = machine.take_vcpu(None, &Interrupts::default())? else {
+            return Err(Error::unsupported("a vCPU that nobody uses is not there"));
+        };
         let offset = vcpu.rip_in_stub();
-        self.platform.machine().pool.put(vcpu);
+        machine.pool.put(vcpu);
         match offset {
             0 => Ok(OutCompletion::AtNextRun),
             2 => Ok(OutCompletion::BeforeExit),

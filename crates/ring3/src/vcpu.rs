@@ -60,6 +60,7 @@ impl Vcpu {
         global: &Global,
     ) -> Result<Self, Error> {
         let failed = Error::kvm("Creating a vCPU");
+        kernel.write_vcpu(id);
         let vcpu = vm.create_vcpu(id).map_err(&failed)?;
         vcpu.set_cpuid2(global.cpuid).map_err(&failed)?;
         let initial = vcpu.get_sregs().map_err(&failed)?;

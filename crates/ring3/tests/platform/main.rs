@@ -96,6 +96,8 @@ fn main() {
         threads:
             more_threads_than_vcpus_all_finish,
             thread_gets_its_own_vcpu_again,
+            wait_for_a_vcpu_ends_with_the_time_or_an_interrupt,
+            vcpu_goes_to_who_waits_before_its_thread_gets_it_again,
             context_moves_between_threads_with_its_state,
             two_machines_alternate_on_one_thread,
             atomic_additions_of_two_programs_all_count;

@@ -1,9 +1,10 @@
 //! Several threads, vCPUs and machines.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
-use microvm_ring3::{Exit, Protection};
+use microvm_ring3::{Exit, Interrupter, KvmPlatform, Protection, SwitchOptions};
 
 use crate::fixture::*;
 
@@ -42,6 +43,73 @@ pub fn thread_gets_its_own_vcpu_again() {
         .join()
         .unwrap();
     assert_eq!(platform.vcpus(), 2);
+}
+
+/// Takes the only vCPU of a machine until it is interrupted, and tells once it has it.
+fn occupy(
+    platform: &Arc<KvmPlatform>,
+    hold: impl FnOnce(&mut Program) -> Exit + Send + 'static,
+) -> (thread::JoinHandle<Exit>, Interrupter) {
+    let mut program = program_on(platform, &COUNT);
+    let interrupter = program.context.interrupter();
+    let memory = Arc::clone(&program.memory);
+    let thread = thread::spawn(move || hold(&mut program));
+    wait_for_count(&memory, 1);
+    (thread, interrupter)
+}
+
+pub fn wait_for_a_vcpu_ends_with_the_time_or_an_interrupt() {
+    let platform = platform_with(1);
+    let (busy, stop) = occupy(&platform, Program::switch);
+    let mut program = program_on(&platform, &SYSCALL);
+    let before = program.registers;
+    let short = SwitchOptions {
+        timeout: Some(Duration::from_millis(10)),
+        ..SwitchOptions::default()
+    };
+    assert_eq!(program.switch_with(short), Ok(Exit::TimedOut));
+    assert_eq!(program.registers, before);
+    let interrupter = program.context.interrupter();
+    let (started, start) = mpsc::channel();
+    let waiting = thread::spawn(move || {
+        started.send(()).unwrap();
+        let exit = program.switch();
+        (program, exit)
+    });
+    start.recv().unwrap();
+    interrupter.interrupt().unwrap();
+    let (mut program, exit) = waiting.join().unwrap();
+    assert_eq!(exit, Exit::Interrupted);
+    assert_eq!(program.registers, before);
+    stop.interrupt().unwrap();
+    assert_eq!(busy.join().unwrap(), Exit::Interrupted);
+    program.call();
+}
+
+pub fn vcpu_goes_to_who_waits_before_its_thread_gets_it_again() {
+    let platform = platform_with(1);
+    // It would take the vCPU again at once, and for ever.
+    let (turns, turn) = mpsc::channel();
+    let (busy, stop) = occupy(&platform, move |program| {
+        loop {
+            let exit = program.switch_with(SwitchOptions {
+                timeout: Some(Duration::from_millis(1)),
+                ..SwitchOptions::default()
+            });
+            match exit.unwrap() {
+                Exit::TimedOut if turns.send(()).is_ok() => {}
+                exit => break exit,
+            }
+        }
+    });
+    let mut program = program_on(&platform, &SYSCALL);
+    for _ in 0..20 {
+        program.call();
+    }
+    drop(turn);
+    // It has ended by itself unless this was faster.
+    stop.interrupt().unwrap();
+    busy.join().unwrap();
 }
 
 pub fn context_moves_between_threads_with_its_state() {
