@@ -125,18 +125,18 @@ impl Program {
     }
 }
 
-/// The first word of the page of data.
-pub fn count(memory: &Memory) -> u64 {
+/// A word of memory.
+pub fn word(memory: &Memory, offset: u64) -> u64 {
     let mut word = [0; 8];
-    memory.read(PAGE, &mut word).unwrap();
+    memory.read(offset, &mut word).unwrap();
     u64::from_le_bytes(word)
 }
 
-/// Waits until a program that runs on another thread has counted so far there: there is no event
-/// that tells it without the program leaving the guest.
-pub fn wait_for_count(memory: &Memory, least: u64) {
+/// Waits until a program that runs on another thread has counted so far in a word of its memory.
+/// Only looking tells it: an event would make the program leave the guest.
+pub fn wait_for_count(memory: &Memory, offset: u64, least: u64) {
     let start = Instant::now();
-    while count(memory) < least {
+    while word(memory, offset) < least {
         assert!(start.elapsed() < PATIENCE);
         thread::yield_now();
     }

@@ -90,6 +90,7 @@ fn main() {
             interrupt_before_a_switch_returns_at_once,
             interrupt_ends_an_endless_loop,
             none_of_a_thousand_interrupts_is_lost,
+            interrupts_among_calls_and_faults_all_arrive,
             interrupt_among_system_calls_is_seen_by_the_next_switch,
             timeout_ends_an_endless_loop,
             timeout_that_was_not_needed_does_not_end_the_next_switch;

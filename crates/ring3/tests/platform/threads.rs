@@ -54,7 +54,7 @@ fn occupy(
     let interrupter = program.context.interrupter();
     let memory = Arc::clone(&program.memory);
     let thread = thread::spawn(move || hold(&mut program));
-    wait_for_count(&memory, 1);
+    wait_for_count(&memory, PAGE, 1);
     (thread, interrupter)
 }
 
@@ -148,30 +148,38 @@ pub fn two_machines_alternate_on_one_thread() {
 }
 
 pub fn atomic_additions_of_two_programs_all_count() {
-    // 1: lock inc qword ptr [rdi]; dec rcx; jnz 1b; syscall
+    // 1: lock inc qword ptr [rdi]; inc qword ptr [rsi]; cmp qword ptr [rdi + 8], 0; je 1b; syscall
     let code = [
-        0xf0, 0x48, 0xff, 0x07, 0x48, 0xff, 0xc9, 0x75, 0xf7, 0x0f, 0x05,
+        0xf0, 0x48, 0xff, 0x07, 0x48, 0xff, 0x06, 0x48, 0x83, 0x7f, 0x08, 0x00, 0x74, 0xf2, 0x0f,
+        0x05,
     ];
     const EACH: u64 = 20_000;
+    const STOP: u64 = PAGE + 8;
+    const OWN: [u64; 2] = [PAGE + 16, PAGE + 24];
     let platform = platform_with(2);
-    let first = program_on(&platform, &code);
-    let second = program_on(&platform, &code);
-    let shared = Arc::clone(&first.memory);
+    let mut programs = [program_on(&platform, &code), program_on(&platform, &code)];
+    let shared = Arc::clone(&programs[0].memory);
     let all = Protection::READ_WRITE;
-    second
+    programs[1]
         .space
         .map(DATA, &shared, PAGE, PAGE, all, false)
         .unwrap();
-    let threads = [first, second].map(|mut program| {
-        thread::spawn(move || {
-            program.registers.rcx = EACH;
-            assert_eq!(program.switch(), Exit::SystemCall);
-        })
-    });
+    for (program, own) in programs.iter_mut().zip(OWN) {
+        program.registers.rsi = DATA + own - PAGE;
+    }
+    let threads = programs
+        .map(|mut program| thread::spawn(move || assert_eq!(program.switch(), Exit::SystemCall)));
+    // None of them stops before it is told to: they run at the same time.
+    for own in OWN {
+        wait_for_count(&shared, own, 1);
+    }
+    for own in OWN {
+        wait_for_count(&shared, own, EACH);
+    }
+    shared.write(STOP, &[1]).unwrap();
     for thread in threads {
         thread.join().unwrap();
     }
-    let mut count = [0; 8];
-    shared.read(PAGE, &mut count).unwrap();
-    assert_eq!(u64::from_le_bytes(count), 2 * EACH);
+    let counted: u64 = OWN.iter().map(|own| word(&shared, *own)).sum();
+    assert_eq!(word(&shared, PAGE), counted);
 }
