@@ -239,3 +239,28 @@ impl Waiter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn number_of_a_vcpu_that_could_not_be_made_is_not_used_again() {
+        let pool = Pool::new(1, 3);
+        let numbers = Mutex::new(Vec::new());
+        let interrupts = Interrupts::default();
+        let take = || {
+            pool.take(None, &interrupts, |id| {
+                lock(&numbers).push(id);
+                Err(Error::unsupported("test"))
+            })
+        };
+        for _ in 0..3 {
+            assert!(matches!(take(), Err(Error::Unsupported { .. })));
+        }
+        // Rather than waiting for what nobody can put back.
+        assert!(matches!(take(), Err(Error::Stopped { .. })));
+        assert_eq!(*lock(&numbers), [0, 1, 2]);
+        assert_eq!((pool.made(), pool.most()), (0, 1));
+    }
+}
