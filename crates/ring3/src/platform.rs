@@ -77,7 +77,9 @@ pub trait Platform: Debug + Send + Sync {
     /// programs write reaches the file.
     ///
     /// Where the file becomes shorter, programs that touch what is gone get
-    /// [`Exit::BusError`](crate::Exit::BusError).
+    /// [`Exit::BusError`](crate::Exit::BusError). Where the file's server (FUSE, NFS) does not
+    /// answer, the thread whose program touches a page hangs in the kernel, and nothing ends its
+    /// switch: map only files that you trust to be read.
     ///
     /// # Errors
     ///
