@@ -157,8 +157,8 @@ impl Vcpu {
     /// a string instruction would write to its memory and its registers. What is read is zeros.
     /// Tells whether nothing is left.
     ///
-    /// A long string instruction comes back after each part of it. Its count is not touched:
-    /// kernels warn about that in their log.
+    /// A long string instruction comes back after each part of it, so that its count need not be
+    /// cut down, which KVM does not support in the middle of one.
     fn complete(&mut self) -> bool {
         for _ in 0..COMPLETIONS {
             match self.runner.last_exit() {
