@@ -167,12 +167,19 @@ impl MemoryRegion {
     ///
     /// [`Error::OutOfBounds`] where the range is not all inside; where it is not made of whole
     /// pages, or the region is of [`MemoryRegion::from_guest_region`], whose memory may be
-    /// private and would be lost (`EINVAL`); or where `madvise` fails.
+    /// private and would be lost (`EINVAL`); or where `madvise` fails, as it does for memory that
+    /// is locked (`mlockall`) before Linux 5.18 (`EINVAL`).
     pub fn forget_translations(&self, offset: u64, length: u64) -> Result<(), Error> {
         if matches!(self.mapping, Mapping::Guest(_)) {
             return Err(Error::of("madvise")(Errno::new(libc::EINVAL)));
         }
-        self.advise(offset, length, libc::MADV_DONTNEED)
+        match self.advise(offset, length, libc::MADV_DONTNEED) {
+            // Memory that is locked (`mlockall`) has advice of its own, since Linux 5.18.
+            Err(error) if error.errno() == libc::EINVAL => {
+                self.advise(offset, length, libc::MADV_DONTNEED_LOCKED)
+            }
+            result => result,
+        }
     }
 
     /// Allocates the pages of this range now, so that first accesses are quick.
@@ -355,6 +362,22 @@ fn create(name: &CStr, flags: libc::c_uint) -> Result<RawFd, Errno> {
 mod tests {
     use super::*;
     use vm_memory::GuestAddress;
+
+    #[test]
+    fn translations_of_locked_memory_are_forgotten_and_its_bytes_are_not() {
+        let region = MemoryRegion::memfd(2 * PAGE_SIZE, HugePages::Off).unwrap();
+        region.write(0, &[7]).unwrap();
+        let start = region.region().as_ptr().cast();
+        // SAFETY: locks a page of the mapping, which is unlocked when it goes.
+        let locked = unsafe { libc::mlock(start, 4096) };
+        assert_eq!(locked, 0);
+        let plain = region.advise(0, PAGE_SIZE, libc::MADV_DONTNEED);
+        assert_eq!(plain.unwrap_err().errno(), libc::EINVAL);
+        assert_eq!(region.forget_translations(0, PAGE_SIZE), Ok(()));
+        let mut byte = [0];
+        region.read(0, &mut byte).unwrap();
+        assert_eq!(byte, [7]);
+    }
 
     #[test]
     fn bytes_written_are_read_back_up_to_the_last_one() {

@@ -18,7 +18,12 @@ use crate::space::{Protection, Space};
 /// protections, other memory) makes the vCPUs that run in the space leave the guest for a moment;
 /// when the call returns, none of them sees anything of what was.
 ///
-/// Dropping it is [`AddressSpace::release`].
+/// Where such a change fails, for a vCPU cannot be stopped or the kernel does not forget, programs
+/// may see the range as it was, as it was to be, or empty. It counts as mapped as before then, so
+/// that its memory stays, and the call can be repeated.
+///
+/// Dropping it is [`AddressSpace::release`]. Where that fails to the last, the memory that is mapped
+/// is never let go.
 #[derive(Debug)]
 pub struct AddressSpace {
     machine: Arc<Machine>,
@@ -60,7 +65,7 @@ impl AddressSpace {
     ///
     /// Where the range is not whole pages that programs may use, the part is not inside of the
     /// memory, the memory is read-only and `protection` is not, either belongs to another machine,
-    /// the space was released, or the host has no memory. With `precommit` also where a file ends
+    /// the space was released, the change fails, or the host has no memory. With `precommit` also where a file ends
     /// before the part (`EFAULT`).
     pub fn map(
         &self,
@@ -84,21 +89,20 @@ impl AddressSpace {
             memory.populate(offset, length)?;
         }
         self.clear(&mut ranges, address, end)?;
-        // The slot is there since the memory is; from here on the guest may use the entries.
-        let place = Some(memory.address(offset));
-        if let Err(error) = self.space.set(address, length, place, protection) {
-            // What was written before the tables ran out goes away again.
-            self.change(&[(address, end, Arc::clone(memory), offset)], || {
-                self.space.set(address, length, None, Protection::NONE)
-            })?;
-            return Err(error);
-        }
         let range = Range {
             end,
             memory: Arc::clone(memory),
             offset,
             protection,
         };
+        // The slot is there since the memory is; from here on the guest may use the entries.
+        let place = Some(memory.address(offset));
+        if let Err(error) = self.space.set(address, length, place, protection) {
+            // What was written before the tables ran out goes away again.
+            ranges.by_start.insert(address, range);
+            self.clear(&mut ranges, address, end)?;
+            return Err(error);
+        }
         ranges.by_start.insert(address, range);
         Ok(())
     }
@@ -107,7 +111,8 @@ impl AddressSpace {
     ///
     /// # Errors
     ///
-    /// Where the range is not whole pages that programs may use, or the space was released.
+    /// Where the range is not whole pages that programs may use, the space was released, or the
+    /// change fails.
     pub fn unmap(&self, address: u64, length: u64) -> Result<(), Error> {
         let end = check(address, length)?;
         self.clear(&mut *self.ranges()?, address, end)
@@ -119,7 +124,7 @@ impl AddressSpace {
     ///
     /// Where the range is not whole pages that programs may use, is not mapped throughout, or shows
     /// read-only memory that `protection` lets programs write (nothing is changed then); or where
-    /// the space was released.
+    /// the space was released, or the change fails.
     pub fn protect(&self, address: u64, length: u64, protection: Protection) -> Result<(), Error> {
         let end = check(address, length)?;
         let mut ranges = self.ranges()?;
@@ -148,7 +153,9 @@ impl AddressSpace {
             })
         });
         for (start, mut range) in parts {
-            range.protection = protection;
+            if result.is_ok() {
+                range.protection = protection;
+            }
             ranges.by_start.insert(start, range);
         }
         result
@@ -158,7 +165,7 @@ impl AddressSpace {
     /// programs may do there.
     #[must_use]
     pub fn lookup(&self, address: u64) -> Option<(Arc<Memory>, u64, Protection)> {
-        let ranges = lock(&self.ranges);
+        let ranges = self.ranges().ok()?;
         let (start, range) = ranges.by_start.range(..=address).next_back()?;
         let inside = address < range.end;
         let offset = range.offset + (address - start);
@@ -171,18 +178,15 @@ impl AddressSpace {
     ///
     /// # Errors
     ///
-    /// Where a vCPU cannot be stopped. The second time it does nothing.
+    /// Where the change fails: then nobody gets in any more, but the memory is not let go. Another
+    /// call tries again; once it has succeeded it does nothing.
     pub fn release(&self) -> Result<(), Error> {
         let mut ranges = lock(&self.ranges);
-        if ranges.released {
-            return Ok(());
-        }
         ranges.released = true;
         self.space.release();
-        let result = self.clear(&mut ranges, MIN_USER_ADDRESS, MAX_USER_ADDRESS);
-        ranges.by_start.clear();
+        self.clear(&mut ranges, MIN_USER_ADDRESS, MAX_USER_ADDRESS)?;
         self.machine.pool.drop_released();
-        result
+        Ok(())
     }
 
     pub(crate) fn machine(&self) -> &Arc<Machine> {
@@ -213,14 +217,19 @@ impl AddressSpace {
     fn clear(&self, ranges: &mut Ranges, address: u64, end: u64) -> Result<(), Error> {
         let parts = ranges.take(address, end);
         let changed: Vec<_> = parts
-            .into_iter()
-            .map(|(start, range)| (start, range.end, range.memory, range.offset))
+            .iter()
+            .map(|(start, range)| (*start, range.end, Arc::clone(&range.memory), range.offset))
             .collect();
-        self.change(&changed, || {
+        let result = self.change(&changed, || {
             changed.iter().try_for_each(|(start, end, ..)| {
                 self.space.set(*start, end - start, None, Protection::NONE)
             })
-        })
+        });
+        if result.is_err() {
+            // Somebody may still see the memory, which therefore has to stay where it is.
+            ranges.by_start.extend(parts);
+        }
+        result
     }
 
     /// Calls `edit`, which changes the entries of these ranges, so that no vCPU goes on by the old
@@ -259,8 +268,13 @@ impl AddressSpace {
 
 impl Drop for AddressSpace {
     fn drop(&mut self) {
-        // Where a vCPU could not be stopped, the gate is closed all the same.
-        let _ = self.release();
+        if self.release().is_err() {
+            // A vCPU may still see the memory: nothing else may ever be at its addresses.
+            for range in std::mem::take(&mut lock(&self.ranges).by_start).into_values() {
+                std::mem::forget(range);
+            }
+            std::mem::forget(Arc::clone(&self.space));
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::extended::{Extended, Values};
 use crate::interrupts::{Interrupts, Request};
 use crate::layout::{GENERAL_PROTECTION_VECTOR, LOWER_HALF_END};
 use crate::machine::Machine;
+use crate::pool::Taken;
 use crate::registers::{Exit, Fault, Registers, Restore, SegmentBases};
 use crate::vcpu::{Stop, Vcpu};
 
@@ -17,7 +18,7 @@ use crate::vcpu::{Stop, Vcpu};
 pub struct SwitchOptions {
     /// How registers are set. Default: all of them.
     pub restore: Restore,
-    /// How long the program may run. Default: as long as it likes.
+    /// How long the switch may take, the wait for a vCPU included. Default: as long as it likes.
     pub timeout: Option<Duration>,
 }
 
@@ -72,7 +73,7 @@ impl Context {
 
     /// Runs the program with these registers in this address space until it wants something or is
     /// stopped; `registers` are then those that it was left with. Waits for a vCPU while all are
-    /// busy.
+    /// busy, in turn with others; an interrupt or the end of the time ends the wait too.
     ///
     /// An instruction pointer that is not in the lower half is a general protection fault, as it
     /// is where a processor returns to it.
@@ -106,26 +107,41 @@ impl Context {
         let deadline = deadline
             .map(|deadline| self.machine.timer.arm(deadline, &self.interrupts))
             .transpose()?;
-        let result = self
-            .machine
-            .take_vcpu(self.extended.resident())
-            .and_then(|mut vcpu| {
-                // First of all: another vCPU's holder may wait for it.
-                vcpu.evict(Some(&self.extended));
-                let result = match exit_of(self.interrupts.begin(vcpu.immediate_exit())) {
-                    Some(exit) => Ok(exit),
-                    None => {
-                        let result = self.run(&mut vcpu, space, registers, options.restore);
-                        self.interrupts.end();
-                        result
-                    }
-                };
-                self.machine.pool.put(vcpu);
-                result
-            });
+        let result = self.take_and_run(space, registers, options.restore);
         if let Some(deadline) = deadline {
             self.machine.timer.disarm(deadline);
         }
+        result
+    }
+
+    fn take_and_run(
+        &self,
+        space: &AddressSpace,
+        registers: &mut Registers,
+        restore: Restore,
+    ) -> Result<Exit, Error> {
+        let resident = self.extended.resident();
+        let mut vcpu = loop {
+            match self.machine.take_vcpu(resident, &self.interrupts)? {
+                Taken::Vcpu(vcpu) => break vcpu,
+                Taken::Ended(request) => {
+                    if let Some(exit) = exit_of(request) {
+                        return Ok(exit);
+                    }
+                }
+            }
+        };
+        // First of all: another vCPU's holder may wait for it.
+        vcpu.evict(Some(&self.extended));
+        let result = match exit_of(self.interrupts.begin(vcpu.immediate_exit())) {
+            Some(exit) => Ok(exit),
+            None => {
+                let result = self.run(&mut vcpu, space, registers, restore);
+                self.interrupts.end();
+                result
+            }
+        };
+        self.machine.pool.put(vcpu);
         result
     }
 
@@ -140,7 +156,11 @@ impl Context {
         vcpu.load(&self.extended, space)?;
         vcpu.start(registers, restore);
         loop {
-            space.enter(vcpu.id, vcpu.immediate_exit())?;
+            if let Err(error) = space.enter(vcpu.id, vcpu.immediate_exit()) {
+                // The run before may have been in the middle of a stub or of an exception.
+                vcpu.abandon();
+                return Err(error);
+            }
             let stop = vcpu.run();
             space.leave(vcpu.id);
             match stop? {

@@ -1,10 +1,11 @@
 //! What can end a switch from outside: interrupts and timeouts.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use microvm_kvm::ImmediateExit;
 
 use crate::page_tables::lock;
+use crate::pool::Waiter;
 
 /// The requests to one context.
 #[derive(Debug, Default)]
@@ -18,6 +19,8 @@ struct State {
     timed_out: bool,
     /// The vCPU of the switch that is under way.
     running: Option<ImmediateExit>,
+    /// How the switch that is under way waits for a vCPU.
+    waiting: Option<Arc<Waiter>>,
 }
 
 /// What has ended a run.
@@ -51,6 +54,23 @@ impl Interrupts {
         let mut state = lock(&self.state);
         state.timed_out = false;
         std::mem::take(&mut state.interrupted)
+    }
+
+    /// Begins to wait for a vCPU, unless something was requested already.
+    pub fn begin_wait(&self, waiter: &Arc<Waiter>) -> Request {
+        let mut state = lock(&self.state);
+        let request = state.request();
+        if request == Request::Other {
+            state.waiting = Some(Arc::clone(waiter));
+        }
+        request
+    }
+
+    /// Ends the wait, and tells what has ended it.
+    pub fn end_wait(&self) -> Request {
+        let mut state = lock(&self.state);
+        state.waiting = None;
+        state.request()
     }
 
     /// Begins the runs of a switch on a vCPU, unless something was requested already.
@@ -92,6 +112,9 @@ impl State {
     }
 
     fn kick(&self) -> Result<(), microvm_kvm::Error> {
+        if let Some(waiter) = &self.waiting {
+            waiter.wake();
+        }
         self.running.as_ref().map_or(Ok(()), ImmediateExit::request)
     }
 }

@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::layout::*;
 use crate::page_tables::TablePage;
 use crate::physical::PhysicalSpace;
+use crate::traits::SyscallEntry;
 
 /// Present, writable, accessed, dirty; for the kernel only.
 const TABLE: u64 = 0x63;
@@ -33,17 +34,20 @@ pub struct Kernel {
     region: Arc<MemoryRegion>,
     address: u64,
     tables: u64,
+    entry: SyscallEntry,
 }
 
 /// Entry 256 of a root table, which every address space has.
 pub const KERNEL_ENTRY: u64 = 256;
 
 impl Kernel {
-    /// Makes the part, for this many vCPUs, and maps it into the machine.
+    /// Makes the part, for this many numbers of vCPUs, and maps it into the machine. `entry` tells whether
+    /// programs need the port of the stubs.
     pub fn new(
         vm: &VirtualMachine,
         physical: &mut PhysicalSpace,
         vcpus: u64,
+        entry: SyscallEntry,
     ) -> Result<Self, Error> {
         let doing = "Adding the memory of the stubs";
         // Three more pages map it.
@@ -57,13 +61,11 @@ impl Kernel {
             region,
             address: place.address,
             tables,
+            entry,
         };
         kernel.write_tables();
         kernel.write_stubs();
         kernel.write_idt();
-        for id in 0..vcpus {
-            kernel.write_vcpu(id);
-        }
         Ok(kernel)
     }
 
@@ -187,7 +189,8 @@ impl Kernel {
         }
     }
 
-    fn write_vcpu(&self, id: u64) {
+    /// Writes the descriptors of a vCPU, before it is made.
+    pub fn write_vcpu(&self, id: u64) {
         let page = vcpu_page(id);
         let start = page * PAGE_SIZE;
         let stack = kernel_address(page + 1) + STACK_TOP;
@@ -197,7 +200,10 @@ impl Kernel {
         }
         self.write(page, TSS + 102, &104u16.to_le_bytes());
         let mut ports = [0xff; 8];
-        if let Some(byte) = ports.get_mut(usize::from(PORT / 8)) {
+        // Ring 3 has the port of the stubs only where it has a stub.
+        if self.entry == SyscallEntry::Ring3
+            && let Some(byte) = ports.get_mut(usize::from(PORT / 8))
+        {
             *byte &= !(1 << (PORT % 8));
         }
         self.write(page, TSS + 104, &ports);

@@ -28,8 +28,11 @@ pub const LOWER_STUB_PAGE: u64 = 2;
 /// First of two pages for each vCPU.
 pub const FIRST_VCPU_PAGE: u64 = 3;
 
-/// Most vCPUs of a machine: what one table of the kernel part can map.
+/// Most vCPUs of a machine.
 pub const MAX_VCPUS: u64 = 128;
+/// How many more numbers there are for those that take the place of others. One table of the kernel
+/// part maps them all.
+pub const SPARE_VCPUS: u64 = 4;
 
 /// Pages of the kernel part of a machine with so many vCPUs.
 pub fn kernel_pages(vcpus: u64) -> u64 {

@@ -7,11 +7,12 @@ use microvm_kvm::{Kvm, VirtualMachine, reaper};
 
 use crate::error::Error;
 use crate::global::Global;
+use crate::interrupts::Interrupts;
 use crate::kernel::Kernel;
-use crate::layout::MAX_VCPUS;
+use crate::layout::{MAX_VCPUS, SPARE_VCPUS};
 use crate::page_tables::TablePages;
 use crate::physical::PhysicalSpace;
-use crate::pool::Pool;
+use crate::pool::{Pool, Taken};
 use crate::timer::Timer;
 use crate::traits::{HostTraits, SyscallEntry};
 use crate::vcpu::Vcpu;
@@ -70,12 +71,14 @@ impl Machine {
             .map_err(Error::kvm("Creating the machine"))?;
         let vcpus = vcpus.clamp(1, global.vcpus.min(MAX_VCPUS));
         let mut physical = PhysicalSpace::new(global.physical_end, global.slots);
-        let kernel = Arc::new(Kernel::new(&vm, &mut physical, vcpus)?);
+        let numbers = vcpus + SPARE_VCPUS;
+        let kernel = Kernel::new(&vm, &mut physical, numbers, traits.syscall_entry)?;
+        let kernel = Arc::new(kernel);
         let physical = Arc::new(Mutex::new(physical));
         let recycle = traits.recycles_page_tables;
         let tables = TablePages::new(vm.clone(), Arc::clone(&physical), recycle);
         let parts = Arc::new(Parts {
-            pool: Pool::new(vcpus),
+            pool: Pool::new(vcpus, numbers),
             timer: Timer::new(),
             tables: Arc::new(tables),
             physical,
@@ -93,9 +96,13 @@ impl Machine {
 
 impl Parts {
     /// Takes a vCPU from the pool; see [`Pool::take`].
-    pub fn take_vcpu(&self, resident: Option<u64>) -> Result<Box<Vcpu>, Error> {
+    pub fn take_vcpu(
+        &self,
+        resident: Option<u64>,
+        interrupts: &Interrupts,
+    ) -> Result<Taken, Error> {
         let entry: SyscallEntry = self.traits.syscall_entry;
         let make = |id| Vcpu::new(&self.vm, id, &self.kernel, entry, &self.global);
-        self.pool.take(resident, make)
+        self.pool.take(resident, interrupts, make)
     }
 }

@@ -77,7 +77,9 @@ pub trait Platform: Debug + Send + Sync {
     /// programs write reaches the file.
     ///
     /// Where the file becomes shorter, programs that touch what is gone get
-    /// [`Exit::BusError`](crate::Exit::BusError).
+    /// [`Exit::BusError`](crate::Exit::BusError). Where the file's server (FUSE, NFS) does not
+    /// answer, the thread whose program touches a page hangs in the kernel, and nothing ends its
+    /// switch: map only files that you trust to be read.
     ///
     /// # Errors
     ///
@@ -135,13 +137,13 @@ impl KvmPlatform {
         AddressSpace::new(Arc::clone(&self.machine))
     }
 
-    /// How many vCPUs were made so far.
+    /// How many vCPUs there are so far.
     #[must_use]
     pub fn vcpus(&self) -> u64 {
         self.machine.pool.made()
     }
 
-    /// Most vCPUs that there will be.
+    /// Most vCPUs that there will be; fewer than asked for where the host has refused one.
     #[must_use]
     pub fn most_vcpus(&self) -> u64 {
         self.machine.pool.most()

@@ -2,31 +2,60 @@
 //!
 //! A thread gets the vCPU that it had before, as KVM is slow when a vCPU changes threads (it waits
 //! for a grace period); else a new one, as long as there are few; else anybody's idle one; else it
-//! waits.
+//! waits. Those who wait get vCPUs in the order in which they came: a vCPU that is put back goes to
+//! the first of them, never to a newcomer.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::error::Error;
+use crate::interrupts::{Interrupts, Request};
 use crate::page_tables::lock;
 use crate::vcpu::Vcpu;
 
-/// Idle vCPUs, and how many there are in all.
+/// Idle vCPUs, how many there are in all, and who waits for one.
 #[derive(Debug)]
 pub struct Pool {
-    most: u64,
     state: Mutex<State>,
-    idle: Condvar,
+    /// First number that no vCPU can have.
+    numbers: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     // Moved twice a switch, and large.
     #[allow(clippy::vec_box)]
     idle: Vec<Box<Vcpu>>,
-    made: u64,
-    waiting: usize,
+    /// How many there are, and may be.
+    live: u64,
+    most: u64,
+    /// Number of the next one. None is used twice: KVM keeps a vCPU as long as the machine.
+    next: u64,
+    /// Only while none is idle and no other can be made.
+    waiting: VecDeque<Arc<Waiter>>,
+}
+
+/// Somebody who waits for a vCPU.
+#[derive(Debug, Default)]
+pub struct Waiter {
+    state: Mutex<WaiterState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct WaiterState {
+    vcpu: Option<Box<Vcpu>>,
+    woken: bool,
+}
+
+/// What [`Pool::take`] gives.
+#[derive(Debug)]
+pub enum Taken {
+    Vcpu(Box<Vcpu>),
+    /// Nothing, for the switch is to end.
+    Ended(Request),
 }
 
 /// A number for this thread that no other thread ever has.
@@ -44,62 +73,108 @@ pub fn this_thread() -> u64 {
 }
 
 impl Pool {
-    pub fn new(most: u64) -> Self {
+    /// A pool of at most `most` vCPUs, whose numbers are below `numbers`.
+    pub fn new(most: u64, numbers: u64) -> Self {
         Self {
-            most,
-            state: Mutex::default(),
-            idle: Condvar::new(),
+            state: Mutex::new(State {
+                idle: Vec::new(),
+                live: 0,
+                most,
+                next: 0,
+                waiting: VecDeque::new(),
+            }),
+            numbers,
         }
     }
 
-    /// Most vCPUs that it makes.
+    /// Most vCPUs that there will be.
     pub fn most(&self) -> u64 {
-        self.most
+        lock(&self.state).most
     }
 
     /// Takes a vCPU: `resident` if it is idle, else as the module says; `make` makes the one of
-    /// this number.
+    /// this number. A request to `interrupts` ends the wait.
     pub fn take(
         &self,
         resident: Option<u64>,
+        interrupts: &Interrupts,
         make: impl Fn(u64) -> Result<Vcpu, Error>,
-    ) -> Result<Box<Vcpu>, Error> {
+    ) -> Result<Taken, Error> {
         let thread = this_thread();
-        let mut state = lock(&self.state);
         loop {
-            let idle = &state.idle;
-            let position = resident
-                .and_then(|id| idle.iter().position(|vcpu| vcpu.id == id))
-                .or_else(|| idle.iter().position(|vcpu| vcpu.thread == thread));
-            let position = position.or_else(|| {
-                let none_new = state.made >= self.most;
-                (none_new && !idle.is_empty()).then_some(0)
-            });
-            if let Some(position) = position {
-                let mut vcpu = state.idle.swap_remove(position);
-                vcpu.thread = thread;
-                return Ok(vcpu);
-            }
-            if state.made < self.most {
-                let id = state.made;
-                state.made += 1;
-                // Made under the lock: numbers have to be used in order, or given back.
-                let made = make(id);
-                if made.is_err() {
-                    state.made -= 1;
-                }
-                return made.map(|mut vcpu| {
+            let waiter = {
+                let mut state = lock(&self.state);
+                if let Some(mut vcpu) = self.take_now(&mut state, resident, thread, &make)? {
                     vcpu.thread = thread;
-                    Box::new(vcpu)
-                });
+                    return Ok(Taken::Vcpu(vcpu));
+                }
+                let waiter = Arc::<Waiter>::default();
+                state.waiting.push_back(Arc::clone(&waiter));
+                waiter
+            };
+            // The lock is free: a request wakes the waiter under the lock of the interrupts.
+            let mut request = interrupts.begin_wait(&waiter);
+            if request == Request::Other {
+                waiter.wait();
+                request = interrupts.end_wait();
             }
-            state.waiting += 1;
-            state = self
-                .idle
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-            state.waiting -= 1;
+            lock(&self.state)
+                .waiting
+                .retain(|other| !Arc::ptr_eq(other, &waiter));
+            // From here on nobody gives it anything.
+            let given = lock(&waiter.state).vcpu.take();
+            match (given, request) {
+                (Some(mut vcpu), Request::Other) => {
+                    vcpu.thread = thread;
+                    return Ok(Taken::Vcpu(vcpu));
+                }
+                (None, Request::Other) => {}
+                (given, request) => {
+                    if let Some(mut vcpu) = given {
+                        // Somebody may wait for the state in it, as for any that is taken.
+                        vcpu.evict(None);
+                        self.put(vcpu);
+                    }
+                    return Ok(Taken::Ended(request));
+                }
+            }
         }
+    }
+
+    fn take_now(
+        &self,
+        state: &mut State,
+        resident: Option<u64>,
+        thread: u64,
+        make: impl Fn(u64) -> Result<Vcpu, Error>,
+    ) -> Result<Option<Box<Vcpu>>, Error> {
+        let idle = &state.idle;
+        let position = resident
+            .and_then(|id| idle.iter().position(|vcpu| vcpu.id == id))
+            .or_else(|| idle.iter().position(|vcpu| vcpu.thread == thread));
+        if let Some(position) = position {
+            return Ok(Some(state.idle.swap_remove(position)));
+        }
+        if state.live < state.most && state.next < self.numbers {
+            let id = state.next;
+            // Whether KVM has made it when the rest fails, nobody tells.
+            state.next += 1;
+            match make(id) {
+                Ok(vcpu) => {
+                    state.live += 1;
+                    return Ok(Some(Box::new(vcpu)));
+                }
+                Err(error) if state.live == 0 => return Err(error),
+                // Those that are there have to do.
+                Err(_) => state.most = state.live,
+            }
+        }
+        if state.live == 0 {
+            return Err(Error::Stopped {
+                reason: "none of the machine's vCPUs can be used any more".to_owned(),
+            });
+        }
+        Ok((!state.idle.is_empty()).then(|| state.idle.swap_remove(0)))
     }
 
     /// Takes this vCPU, if it is idle.
@@ -109,13 +184,23 @@ impl Pool {
         Some(state.idle.swap_remove(position))
     }
 
-    /// Puts a vCPU back.
+    /// Puts a vCPU back; one that is retired is closed.
     pub fn put(&self, mut vcpu: Box<Vcpu>) {
-        vcpu.drop_released();
         let mut state = lock(&self.state);
-        state.idle.push(vcpu);
-        if state.waiting > 0 {
-            self.idle.notify_one();
+        if vcpu.is_retired() {
+            state.live -= 1;
+            // One of them may make another, or all have to hear that there is none.
+            for waiter in std::mem::take(&mut state.waiting) {
+                waiter.wake();
+            }
+            drop(state);
+            return;
+        }
+        // Under the lock: a release looks at the idle ones only.
+        vcpu.drop_released();
+        match state.waiting.pop_front() {
+            Some(waiter) => waiter.give(vcpu),
+            None => state.idle.push(vcpu),
         }
     }
 
@@ -126,8 +211,56 @@ impl Pool {
         }
     }
 
-    /// How many vCPUs were made.
+    /// How many vCPUs there are.
     pub fn made(&self) -> u64 {
-        lock(&self.state).made
+        lock(&self.state).live
+    }
+}
+
+impl Waiter {
+    /// Ends the wait without a vCPU.
+    pub fn wake(&self) {
+        lock(&self.state).woken = true;
+        self.changed.notify_one();
+    }
+
+    fn give(&self, vcpu: Box<Vcpu>) {
+        lock(&self.state).vcpu = Some(vcpu);
+        self.changed.notify_one();
+    }
+
+    fn wait(&self) {
+        let mut state = lock(&self.state);
+        while !state.woken && state.vcpu.is_none() {
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn number_of_a_vcpu_that_could_not_be_made_is_not_used_again() {
+        let pool = Pool::new(1, 3);
+        let numbers = Mutex::new(Vec::new());
+        let interrupts = Interrupts::default();
+        let take = || {
+            pool.take(None, &interrupts, |id| {
+                lock(&numbers).push(id);
+                Err(Error::unsupported("test"))
+            })
+        };
+        for _ in 0..3 {
+            assert!(matches!(take(), Err(Error::Unsupported { .. })));
+        }
+        // Rather than waiting for what nobody can put back.
+        assert!(matches!(take(), Err(Error::Stopped { .. })));
+        assert_eq!(*lock(&numbers), [0, 1, 2]);
+        assert_eq!((pool.made(), pool.most()), (0, 1));
     }
 }

@@ -93,7 +93,7 @@ pub enum Exit {
     /// RCX and R11 hold RIP and RFLAGS, as the processor leaves them.
     SystemCall,
     /// It raised an exception. RIP is at the instruction; behind it for breakpoints and other
-    /// traps.
+    /// traps, and on some hosts for a port access.
     Fault(Fault),
     /// It touched memory that the host cannot give it: a mapped file has become shorter. The
     /// address is told where the kernel tells it.

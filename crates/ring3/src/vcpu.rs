@@ -1,43 +1,25 @@
-//! A vCPU as the platform uses it: what is loaded in it, entering ring 3, and telling why it left.
+//! A vCPU as the platform uses it: what is loaded in it, and what becomes of that.
+
+mod run;
 
 use std::sync::Arc;
 
 use kvm_bindings::{
     KVM_MP_STATE_RUNNABLE, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, Xsave, kvm_mp_state,
-    kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcr, kvm_xcrs,
+    kvm_msr_entry, kvm_sregs, kvm_vcpu_events, kvm_xcr, kvm_xcrs,
 };
-use microvm_kvm::{Exit as KvmExit, ImmediateExit, VirtualCpuRunner, VirtualMachine};
+use microvm_kvm::{ImmediateExit, VirtualCpuRunner, VirtualMachine};
 
 use crate::error::Error;
 use crate::extended::{Extended, Values, reset, whole};
 use crate::global::Global;
 use crate::kernel::Kernel;
 use crate::layout::*;
-use crate::registers::{Fault, Registers, Restore, SegmentBases, user_flags};
+use crate::registers::SegmentBases;
 use crate::space::Space;
 use crate::traits::SyscallEntry;
 
-/// `EFAULT` and `EHWPOISON`, and an interrupted call.
-const EFAULT: i32 = 14;
-const EHWPOISON: i32 = 133;
-const EINTR: i32 = 4;
-
-/// Why a run ended.
-#[derive(Debug)]
-pub enum Stop {
-    /// With a system call.
-    SystemCall(Registers),
-    /// With an exception.
-    Fault(Registers, Fault),
-    /// The host has no memory at a place; its guest physical address, where that is known.
-    BusError(Registers, Option<u64>),
-    /// By a signal or a request, between two instructions of the program.
-    Interrupted(Registers),
-    /// As before, but before the program's first instruction: its registers are as they were.
-    NotEntered,
-    /// As before, in the middle of a stub: only running on tells what the program wants.
-    Unfinished,
-}
+pub use run::Stop;
 
 /// A vCPU; whoever has it owns it.
 #[derive(Debug)]
@@ -63,8 +45,10 @@ pub struct Vcpu {
     queued: Option<SegmentBases>,
     /// Whether the processor is in ring 3, and not in a stub.
     in_ring3: bool,
-    /// Whether KVM gave up on it, so that all state has to be set anew.
+    /// Whether something of its last run may be left in it, so that all state has to be set anew.
     broken: bool,
+    /// Whether nobody may ever use it again: what it has begun would end in the next context.
+    retired: bool,
 }
 
 impl Vcpu {
@@ -76,6 +60,7 @@ impl Vcpu {
         global: &Global,
     ) -> Result<Self, Error> {
         let failed = Error::kvm("Creating a vCPU");
+        kernel.write_vcpu(id);
         let vcpu = vm.create_vcpu(id).map_err(&failed)?;
         vcpu.set_cpuid2(global.cpuid).map_err(&failed)?;
         let initial = vcpu.get_sregs().map_err(&failed)?;
@@ -83,17 +68,8 @@ impl Vcpu {
         // Components can only be enabled once the control register says so.
         vcpu.set_sregs(&template).map_err(&failed)?;
         if global.components != 0 {
-            let mut xcrs = kvm_xcrs {
-                nr_xcrs: 1,
-                ..Default::default()
-            };
-            if let Some(first) = xcrs.xcrs.first_mut() {
-                *first = kvm_xcr {
-                    value: global.components,
-                    ..Default::default()
-                };
-            }
-            vcpu.set_xcrs(&xcrs).map_err(&failed)?;
+            vcpu.set_xcrs(&components(global.components))
+                .map_err(&failed)?;
         }
         let clean = Arc::new(reset(&vcpu.get_xsave().map_err(&failed)?));
         let mut runner = vcpu.into_runner().map_err(&failed)?;
@@ -118,6 +94,7 @@ impl Vcpu {
             queued: None,
             in_ring3: false,
             broken: false,
+            retired: false,
         };
         vcpu.set_msrs().map_err(&failed)?;
         Ok(vcpu)
@@ -244,6 +221,17 @@ impl Vcpu {
         Ok(())
     }
 
+    /// Has the next run set all state anew: an exception that a run has begun to deliver, and did
+    /// not finish, is nobody else's. What the context keeps in this vCPU stays.
+    pub fn abandon(&mut self) {
+        self.broken = true;
+    }
+
+    /// Whether it must not go back to where others take it from.
+    pub fn is_retired(&self) -> bool {
+        self.retired
+    }
+
     fn mend(&mut self) -> Result<(), Error> {
         let failed = Error::kvm("Resetting a vCPU");
         self.space = None;
@@ -258,211 +246,19 @@ impl Vcpu {
         self.broken = false;
         Ok(())
     }
-
-    /// Makes the next run begin with these registers.
-    pub fn start(&mut self, registers: &Registers, restore: Restore) {
-        let mut regs = registers.to_kvm();
-        if restore == Restore::Partial {
-            regs.rcx = regs.rip;
-            regs.r11 = regs.rflags;
-        }
-        if !self.in_ring3 {
-            let stubs = kernel_address(STUB_PAGE);
-            match restore {
-                Restore::Full => {
-                    let (rip, rflags, rsp) = (regs.rip, regs.rflags, regs.rsp);
-                    regs.rsp = self.kernel.write_frame(self.id, rip, rflags, rsp);
-                    regs.rip = stubs + IRET_STUB;
-                }
-                Restore::Partial => regs.rip = stubs + SYSRET_STUB,
-            }
-            regs.rflags = 2;
-        }
-        self.runner.synced().regs = regs;
-        self.runner.sync_before_run(KVM_SYNC_X86_REGS.into());
-    }
-
-    /// Runs until something stops it.
-    pub fn run(&mut self) -> Result<Stop, Error> {
-        self.pristine = false;
-        self.queued = None;
-        match self.runner.run_raw() {
-            Ok(()) => self.stopped(),
-            Err(error) if error.errno() == EINTR => self.interrupted(),
-            Err(error) if matches!(error.errno(), EFAULT | EHWPOISON) => self.bus_error(None),
-            Err(error) => {
-                self.give_up();
-                Err(Error::kvm("Running the guest")(error))
-            }
-        }
-    }
-
-    fn stopped(&mut self) -> Result<Stop, Error> {
-        let reason = match self.runner.last_exit() {
-            Ok(KvmExit::IoOut { port, .. }) if port == u16::from(PORT) => None,
-            Ok(KvmExit::IoOut { .. }) => Some(Stop::Unfinished),
-            Ok(KvmExit::IoIn { .. }) => Some(Stop::NotEntered),
-            Ok(KvmExit::Interrupted) => return self.interrupted(),
-            Ok(KvmExit::MemoryFault { address, .. }) => {
-                Some(Stop::BusError(Registers::default(), Some(address)))
-            }
-            Ok(exit) => {
-                let reason = format!("{exit:?}");
-                self.give_up();
-                return Err(Error::Stopped { reason });
-            }
-            Err(source) => {
-                self.give_up();
-                return Err(Error::kvm("Reading the exit")(source));
-            }
-        };
-        let regs = self.runner.synced().regs;
-        match reason {
-            None => self.stub(&regs),
-            Some(Stop::BusError(_, address)) => self.bus_error(address),
-            // Only a host that ignores what the task state segment says lets programs do this.
-            Some(other) => {
-                if matches!(other, Stop::NotEntered) {
-                    let completed = self.runner.complete_exit().map(|_| ());
-                    completed.map_err(Error::kvm("Completing a port access"))?;
-                }
-                Ok(self.port_access(&regs))
-            }
-        }
-    }
-
-    /// What a stub's `out` means. Its RIP is at the instruction or behind it, as the host likes.
-    fn stub(&mut self, regs: &kvm_regs) -> Result<Stop, Error> {
-        let offset = regs.rip.wrapping_sub(kernel_address(STUB_PAGE));
-        if offset < SYSCALL_STUB + 4 {
-            self.in_ring3 = false;
-            return Ok(system_call(regs));
-        }
-        if offset < microvm_kvm::PAGE_SIZE {
-            self.in_ring3 = false;
-            return self.exception(
-                regs,
-                offset.wrapping_sub(EXCEPTION_STUBS) / EXCEPTION_STUB_BYTES,
-            );
-        }
-        if regs.rip.wrapping_sub(LOWER_STUB) < 4 && self.entry == SyscallEntry::Ring3 {
-            self.in_ring3 = is_ring3(&self.runner.synced().sregs);
-            return Ok(system_call(regs));
-        }
-        Ok(self.port_access(regs))
-    }
-
-    /// A program that uses a port is as wrong as it is on any operating system.
-    fn port_access(&mut self, regs: &kvm_regs) -> Stop {
-        self.in_ring3 = self.entry == SyscallEntry::Ring3 && is_ring3(&self.runner.synced().sregs);
-        let fault = Fault {
-            vector: GENERAL_PROTECTION_VECTOR,
-            error_code: 0,
-            address: None,
-        };
-        Stop::Fault(Registers::from_kvm(regs), fault)
-    }
-
-    fn exception(&mut self, regs: &kvm_regs, vector: u64) -> Result<Stop, Error> {
-        let mut regs = *regs;
-        let mut below = STACK_TOP - 40;
-        let mut fault = Fault {
-            vector: u8::try_from(vector).unwrap_or(u8::MAX),
-            error_code: 0,
-            address: None,
-        };
-        let word = |offset| self.kernel.read_stack(self.id, offset);
-        let frame = [below, below + 8, below + 16, below + 24].map(word);
-        let [rip, cs, rflags, rsp] = frame;
-        if has_error_code(vector) {
-            below -= 8;
-            fault.error_code = u32::try_from(word(below) & 0xffff_ffff).unwrap_or(0);
-        }
-        if fault.vector == PAGE_FAULT_VECTOR {
-            regs.rax = word(below - 8);
-            fault.address = Some(word(below - 16));
-        }
-        if cs & 3 == 0 {
-            let stub = rip.wrapping_sub(kernel_address(STUB_PAGE));
-            if stub < SYSCALL_STUB + 4 || rip.wrapping_sub(LOWER_STUB) < 4 {
-                // The entry point is closed to the level that this host has chosen, or a debug exception that a system call outran; the call is what counts.
-                return Ok(system_call(&regs));
-            }
-            self.give_up();
-            let reason = format!("exception {vector} at {rip:#x} in a stub");
-            return Err(Error::Stopped { reason });
-        }
-        regs.rip = rip;
-        regs.rflags = rflags;
-        regs.rsp = rsp;
-        Ok(Stop::Fault(Registers::from_kvm(&regs), fault))
-    }
-
-    /// How far behind the `out` of a stub RIP was at the last exit.
-    pub fn rip_in_stub(&mut self) -> u64 {
-        let rip = self.runner.synced().regs.rip;
-        let stub = match self.entry {
-            SyscallEntry::Ring0 => kernel_address(STUB_PAGE) + SYSCALL_STUB,
-            SyscallEntry::Ring3 => LOWER_STUB,
-        };
-        rip.wrapping_sub(stub)
-    }
-
-    /// Finds out where a signal or a request has stopped it.
-    fn interrupted(&mut self) -> Result<Stop, Error> {
-        let vcpu = self.runner.vcpu();
-        let failed = Error::kvm("Reading the registers");
-        let sregs = vcpu.get_sregs().map_err(&failed)?;
-        let events = vcpu.get_vcpu_events().map_err(&failed)?;
-        let regs = vcpu.get_regs().map_err(&failed)?;
-        if events.exception.injected != 0 || events.exception.pending != 0 {
-            return Ok(Stop::Unfinished);
-        }
-        if is_ring3(&sregs) {
-            let in_stub = self.entry == SyscallEntry::Ring3
-                && regs.rip.wrapping_sub(LOWER_STUB) < microvm_kvm::PAGE_SIZE;
-            if in_stub {
-                return Ok(Stop::Unfinished);
-            }
-            self.in_ring3 = true;
-            return Ok(Stop::Interrupted(Registers::from_kvm(&regs)));
-        }
-        let stubs = kernel_address(STUB_PAGE);
-        if regs.rip == stubs + IRET_STUB || regs.rip == stubs + SYSRET_STUB {
-            return Ok(Stop::NotEntered);
-        }
-        Ok(Stop::Unfinished)
-    }
-
-    fn bus_error(&mut self, address: Option<u64>) -> Result<Stop, Error> {
-        match self.interrupted()? {
-            Stop::Interrupted(registers) => Ok(Stop::BusError(registers, address)),
-            _ => {
-                self.give_up();
-                let reason = "memory of a stub is gone".to_owned();
-                Err(Error::Stopped { reason })
-            }
-        }
-    }
-
-    fn give_up(&mut self) {
-        self.broken = true;
-        self.space = None;
-        if let Some(resident) = self.resident.take() {
-            resident.save(Ok(Values::default()));
-        }
-    }
 }
 
-/// Whether the processor is in ring 3 by all that tells it.
-fn is_ring3(sregs: &kvm_sregs) -> bool {
-    sregs.cs.selector & 3 == 3 && sregs.ss.dpl == 3
-}
-
-fn system_call(regs: &kvm_regs) -> Stop {
-    let mut registers = Registers::from_kvm(regs);
-    registers.rip = regs.rcx;
-    registers.rflags = user_flags(regs.r11);
-    registers.r11 = registers.rflags;
-    Stop::SystemCall(registers)
+/// The set of components of the extended state that are enabled.
+fn components(set: u64) -> kvm_xcrs {
+    let mut xcrs = kvm_xcrs {
+        nr_xcrs: 1,
+        ..Default::default()
+    };
+    if let Some(first) = xcrs.xcrs.first_mut() {
+        *first = kvm_xcr {
+            value: set,
+            ..Default::default()
+        };
+    }
+    xcrs
 }

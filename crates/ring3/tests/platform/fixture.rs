@@ -1,7 +1,8 @@
 //! A program of a few bytes in an address space of its own.
 
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use microvm_ring3::{
     AddressSpace, Context, Error, Exit, Fault, KvmOptions, KvmPlatform, Memory, Platform as _,
@@ -20,6 +21,8 @@ pub const PAGE: u64 = 4096;
 pub const SYSCALL: [u8; 2] = [0x0f, 0x05];
 /// `1: jmp 1b`
 pub const ENDLESS: [u8; 2] = [0xeb, 0xfe];
+/// `1: lock inc qword ptr [rdi]; jmp 1b`
+pub const COUNT: [u8; 6] = [0xf0, 0x48, 0xff, 0x07, 0xeb, 0xfa];
 /// `mov rax, [rdi]; syscall`
 pub const READ: [u8; 5] = [0x48, 0x8b, 0x07, 0x0f, 0x05];
 /// `mov [rdi], rax; syscall`
@@ -119,5 +122,22 @@ impl Program {
         self.registers.rdi = address;
         self.call();
         self.registers.rax
+    }
+}
+
+/// A word of memory.
+pub fn word(memory: &Memory, offset: u64) -> u64 {
+    let mut word = [0; 8];
+    memory.read(offset, &mut word).unwrap();
+    u64::from_le_bytes(word)
+}
+
+/// Waits until a program that runs on another thread has counted so far in a word of its memory.
+/// Only looking tells it: an event would make the program leave the guest.
+pub fn wait_for_count(memory: &Memory, offset: u64, least: u64) {
+    let start = Instant::now();
+    while word(memory, offset) < least {
+        assert!(start.elapsed() < PATIENCE);
+        thread::yield_now();
     }
 }

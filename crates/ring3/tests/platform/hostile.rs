@@ -1,6 +1,6 @@
 //! Programs that try to break out, or to break the machine.
 
-use microvm_ring3::{Access, Exit, Protection};
+use microvm_ring3::{Access, Exit, Platform, Protection, Registers};
 
 use crate::fixture::*;
 
@@ -85,6 +85,75 @@ pub fn privileged_instructions_are_faults() {
         assert_eq!(fault.vector, 13, "{code:x?}: {fault:?}");
     }
     assert_unharmed(&mut program);
+}
+
+pub fn port_access_ends_with_the_program_that_began_it() {
+    let platform = platform_with(1);
+    let mut other = program_on(&platform, &READ);
+    // A page at each place where an access may still want to write.
+    let pages = [3, 4].map(|page| page * PAGE);
+    let victim = platform.new_memory(5 * PAGE).unwrap();
+    for page in pages {
+        victim.write(page, &[0xa5; PAGE as usize]).unwrap();
+    }
+    for (place, page) in [NOWHERE, DATA].into_iter().zip(pages) {
+        let all = Protection::READ_WRITE;
+        other
+            .space
+            .map(place, &victim, page, PAGE, all, false)
+            .unwrap();
+    }
+    let mut program = program_on(&platform, &[]);
+    // rep insb; rep insd; rep outsb; rep outsd; in al, 0x10; in eax, dx; out 0x10, al;
+    // out dx, eax
+    let codes: [&[u8]; 8] = [
+        &[0xf3, 0x6c],
+        &[0xf3, 0x6d],
+        &[0xf3, 0x6e],
+        &[0xf3, 0x6f],
+        &[0xe4, 0x10],
+        &[0xed],
+        &[0xe6, 0x10],
+        &[0xef],
+    ];
+    for code in codes {
+        // Where nothing is mapped the access ends with a second exception.
+        for place in [DATA, DATA + PAGE - 1, NOWHERE] {
+            for count in [1, 2, 3_000, 1 << 40, u64::MAX] {
+                program.write_code(code);
+                program.registers.rflags = 0;
+                program.registers.rcx = count;
+                program.registers.rdx = 0x10;
+                program.registers.rdi = place;
+                program.registers.rsi = place;
+                program.registers.rax = 0x1111;
+                let fault = program.fault();
+                let name = format!("{code:x?} {place:x} {count:x}");
+                // The first store of `ins` is looked at before the port is.
+                assert!(matches!(fault.vector, 13 | 14), "{name}: {fault:?}");
+                assert_eq!(program.registers.rax, 0x1111, "{name}");
+                other.registers = Registers {
+                    rbx: 0xb,
+                    rcx: 0xc,
+                    rdx: 0xd,
+                    rsi: NOWHERE,
+                    rsp: 0x1234,
+                    ..Registers::default()
+                };
+                assert_eq!(other.read(DATA) & 0xff, 0xa5, "{name}");
+                let after = other.registers;
+                let found = [after.rbx, after.rdx, after.rsi, after.rdi, after.rsp];
+                assert_eq!(found, [0xb, 0xd, NOWHERE, DATA, 0x1234], "{name}");
+                for page in pages {
+                    let mut bytes = [0; PAGE as usize];
+                    victim.read(page, &mut bytes).unwrap();
+                    assert!(bytes.iter().all(|byte| *byte == 0xa5), "{name}");
+                }
+            }
+        }
+    }
+    assert_unharmed(&mut program);
+    assert_eq!(platform.vcpus(), 1);
 }
 
 pub fn all_interrupt_vectors_are_faults_or_ignored() {

@@ -1,6 +1,6 @@
 //! Ending a switch from outside.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,20 +29,18 @@ pub fn interrupt_before_a_switch_returns_at_once() {
 }
 
 pub fn interrupt_ends_an_endless_loop() {
-    // 1: inc rax; jmp 1b
-    let mut program = program(&[0x48, 0xff, 0xc0, 0xeb, 0xfb]);
+    let mut program = program(&COUNT);
     let interrupter = program.context.interrupter();
-    let (started, start) = mpsc::channel();
+    let memory = Arc::clone(&program.memory);
     let thread = thread::spawn(move || {
-        started.send(()).unwrap();
         let exit = program.switch();
         (program, exit)
     });
-    start.recv().unwrap();
+    wait_for_count(&memory, PAGE, 1);
     interrupter.interrupt().unwrap();
     let (program, exit) = thread.join().unwrap();
     assert_eq!(exit, Exit::Interrupted);
-    assert!((CODE..CODE + 5).contains(&program.registers.rip));
+    assert!((CODE..CODE + 6).contains(&program.registers.rip));
 }
 
 /// Numbers that look random.
@@ -54,6 +52,33 @@ fn random(seed: &mut u64) -> u64 {
 }
 
 pub fn none_of_a_thousand_interrupts_is_lost() {
+    // It never leaves the guest by itself: only the interrupt can end it.
+    let mut program = program(&COUNT);
+    let interrupter = program.context.interrupter();
+    let memory = Arc::clone(&program.memory);
+    const ROUNDS: usize = 1_000;
+    let (answer, answered) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        for _ in 0..ROUNDS {
+            assert_eq!(program.switch(), Exit::Interrupted);
+            answer.send(()).unwrap();
+        }
+    });
+    let mut seed = 0x2545_f491_4f6c_dd1d;
+    let mut counted = 0;
+    for _ in 0..ROUNDS {
+        wait_for_count(&memory, PAGE, counted + 1);
+        for _ in 0..random(&mut seed) % 2_000 {
+            std::hint::spin_loop();
+        }
+        interrupter.interrupt().unwrap();
+        answered.recv_timeout(PATIENCE).unwrap();
+        counted = word(&memory, PAGE);
+    }
+    thread.join().unwrap();
+}
+
+pub fn interrupts_among_calls_and_faults_all_arrive() {
     // 1: syscall; mov rax, [rsi]; jmp 1b: interrupts meet calls, faults, and what is in between.
     let mut program = program(&[0x0f, 0x05, 0x48, 0x8b, 0x06, 0xeb, 0xf9]);
     let interrupter = program.context.interrupter();

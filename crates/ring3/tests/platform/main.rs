@@ -64,6 +64,7 @@ fn main() {
         hostile:
             kernel_half_is_closed_to_reads_writes_and_jumps,
             privileged_instructions_are_faults,
+            port_access_ends_with_the_program_that_began_it,
             all_interrupt_vectors_are_faults_or_ignored,
             jumps_into_the_last_page_harm_nobody,
             wild_stack_pointers_harm_nobody,
@@ -89,12 +90,15 @@ fn main() {
             interrupt_before_a_switch_returns_at_once,
             interrupt_ends_an_endless_loop,
             none_of_a_thousand_interrupts_is_lost,
+            interrupts_among_calls_and_faults_all_arrive,
             interrupt_among_system_calls_is_seen_by_the_next_switch,
             timeout_ends_an_endless_loop,
             timeout_that_was_not_needed_does_not_end_the_next_switch;
         threads:
             more_threads_than_vcpus_all_finish,
             thread_gets_its_own_vcpu_again,
+            wait_for_a_vcpu_ends_with_the_time_or_an_interrupt,
+            vcpu_goes_to_who_waits_before_its_thread_gets_it_again,
             context_moves_between_threads_with_its_state,
             two_machines_alternate_on_one_thread,
             atomic_additions_of_two_programs_all_count;

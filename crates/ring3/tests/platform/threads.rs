@@ -1,9 +1,10 @@
 //! Several threads, vCPUs and machines.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
-use microvm_ring3::{Exit, Protection};
+use microvm_ring3::{Exit, Interrupter, KvmPlatform, Protection, SwitchOptions};
 
 use crate::fixture::*;
 
@@ -44,6 +45,73 @@ pub fn thread_gets_its_own_vcpu_again() {
     assert_eq!(platform.vcpus(), 2);
 }
 
+/// Takes the only vCPU of a machine until it is interrupted, and tells once it has it.
+fn occupy(
+    platform: &Arc<KvmPlatform>,
+    hold: impl FnOnce(&mut Program) -> Exit + Send + 'static,
+) -> (thread::JoinHandle<Exit>, Interrupter) {
+    let mut program = program_on(platform, &COUNT);
+    let interrupter = program.context.interrupter();
+    let memory = Arc::clone(&program.memory);
+    let thread = thread::spawn(move || hold(&mut program));
+    wait_for_count(&memory, PAGE, 1);
+    (thread, interrupter)
+}
+
+pub fn wait_for_a_vcpu_ends_with_the_time_or_an_interrupt() {
+    let platform = platform_with(1);
+    let (busy, stop) = occupy(&platform, Program::switch);
+    let mut program = program_on(&platform, &SYSCALL);
+    let before = program.registers;
+    let short = SwitchOptions {
+        timeout: Some(Duration::from_millis(10)),
+        ..SwitchOptions::default()
+    };
+    assert_eq!(program.switch_with(short), Ok(Exit::TimedOut));
+    assert_eq!(program.registers, before);
+    let interrupter = program.context.interrupter();
+    let (started, start) = mpsc::channel();
+    let waiting = thread::spawn(move || {
+        started.send(()).unwrap();
+        let exit = program.switch();
+        (program, exit)
+    });
+    start.recv().unwrap();
+    interrupter.interrupt().unwrap();
+    let (mut program, exit) = waiting.join().unwrap();
+    assert_eq!(exit, Exit::Interrupted);
+    assert_eq!(program.registers, before);
+    stop.interrupt().unwrap();
+    assert_eq!(busy.join().unwrap(), Exit::Interrupted);
+    program.call();
+}
+
+pub fn vcpu_goes_to_who_waits_before_its_thread_gets_it_again() {
+    let platform = platform_with(1);
+    // It would take the vCPU again at once, and for ever.
+    let (turns, turn) = mpsc::channel();
+    let (busy, stop) = occupy(&platform, move |program| {
+        loop {
+            let exit = program.switch_with(SwitchOptions {
+                timeout: Some(Duration::from_millis(1)),
+                ..SwitchOptions::default()
+            });
+            match exit.unwrap() {
+                Exit::TimedOut if turns.send(()).is_ok() => {}
+                exit => break exit,
+            }
+        }
+    });
+    let mut program = program_on(&platform, &SYSCALL);
+    for _ in 0..20 {
+        program.call();
+    }
+    drop(turn);
+    // It has ended by itself unless this was faster.
+    stop.interrupt().unwrap();
+    busy.join().unwrap();
+}
+
 pub fn context_moves_between_threads_with_its_state() {
     // mov rax, fs:[0]; syscall
     let code = [0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0, 0x0f, 0x05];
@@ -80,30 +148,38 @@ pub fn two_machines_alternate_on_one_thread() {
 }
 
 pub fn atomic_additions_of_two_programs_all_count() {
-    // 1: lock inc qword ptr [rdi]; dec rcx; jnz 1b; syscall
+    // 1: lock inc qword ptr [rdi]; inc qword ptr [rsi]; cmp qword ptr [rdi + 8], 0; je 1b; syscall
     let code = [
-        0xf0, 0x48, 0xff, 0x07, 0x48, 0xff, 0xc9, 0x75, 0xf7, 0x0f, 0x05,
+        0xf0, 0x48, 0xff, 0x07, 0x48, 0xff, 0x06, 0x48, 0x83, 0x7f, 0x08, 0x00, 0x74, 0xf2, 0x0f,
+        0x05,
     ];
     const EACH: u64 = 20_000;
+    const STOP: u64 = PAGE + 8;
+    const OWN: [u64; 2] = [PAGE + 16, PAGE + 24];
     let platform = platform_with(2);
-    let first = program_on(&platform, &code);
-    let second = program_on(&platform, &code);
-    let shared = Arc::clone(&first.memory);
+    let mut programs = [program_on(&platform, &code), program_on(&platform, &code)];
+    let shared = Arc::clone(&programs[0].memory);
     let all = Protection::READ_WRITE;
-    second
+    programs[1]
         .space
         .map(DATA, &shared, PAGE, PAGE, all, false)
         .unwrap();
-    let threads = [first, second].map(|mut program| {
-        thread::spawn(move || {
-            program.registers.rcx = EACH;
-            assert_eq!(program.switch(), Exit::SystemCall);
-        })
-    });
+    for (program, own) in programs.iter_mut().zip(OWN) {
+        program.registers.rsi = DATA + own - PAGE;
+    }
+    let threads = programs
+        .map(|mut program| thread::spawn(move || assert_eq!(program.switch(), Exit::SystemCall)));
+    // None of them stops before it is told to: they run at the same time.
+    for own in OWN {
+        wait_for_count(&shared, own, 1);
+    }
+    for own in OWN {
+        wait_for_count(&shared, own, EACH);
+    }
+    shared.write(STOP, &[1]).unwrap();
     for thread in threads {
         thread.join().unwrap();
     }
-    let mut count = [0; 8];
-    shared.read(PAGE, &mut count).unwrap();
-    assert_eq!(u64::from_le_bytes(count), 2 * EACH);
+    let counted: u64 = OWN.iter().map(|own| word(&shared, *own)).sum();
+    assert_eq!(word(&shared, PAGE), counted);
 }
