@@ -11,6 +11,7 @@ import { loadBinding, packageVersion } from '../../src/native.ts';
 const host = inspectAll();
 const opens = host.open('/dev/kvm').ok;
 const withKvm = opens ? test : test.skip;
+if (!opens) test('questions to KVM are skipped', (t) => t.log('there is no KVM device that opens'));
 
 test('auto takes what the doctor says that it takes', async (t) => {
   const { verdict } = await doctor();

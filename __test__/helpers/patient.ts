@@ -1,10 +1,10 @@
 // A broken host for real: /dev and /etc of a mount namespace, which end with it, and a user in it.
 
 import { execFile, spawnSync } from 'node:child_process';
-import { closeSync, openSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 import type { DoctorReport } from '../../src/doctor/doctor.ts';
+import { inspectHost } from '../../src/doctor/inspect-host.ts';
 import type { Check, Problem } from '../../src/doctor/model.ts';
 
 const PROJECT = fileURLToPath(new URL('../..', import.meta.url));
@@ -111,12 +111,7 @@ function runIn(patient: Patient, words: readonly string[], input = ''): Promise<
 
 /** Whether this machine has a KVM device that opens. */
 export function hasKvm(): boolean {
-  try {
-    closeSync(openSync('/dev/kvm', 'r+'));
-    return true;
-  } catch {
-    return false;
-  }
+  return inspectHost().open('/dev/kvm').ok;
 }
 
 /** Whether an ordinary user may make user namespaces here. */

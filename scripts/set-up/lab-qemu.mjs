@@ -14,9 +14,13 @@ const PACKAGES = ['qemu-system-x86', 'qemu-system-common', 'qemu-system-data', '
 const FOLDER = join(CACHE, 'lab', 'qemu');
 const UNPACKED = join(FOLDER, 'usr/bin', NAME);
 
+/** What was asked already, by path: each question starts a process. @type {Map<string, string | undefined>} */
+const versions = new Map();
+
 /** The version that the program tells, such as "10.0.2"; nothing where it does not start. @param {string} path */
 function versionOf(path) {
-  return /version (\d+(?:\.\d+)*)/.exec(capture(path, ['--version']).stdout)?.[1];
+  if (!versions.has(path)) versions.set(path, /version (\d+(?:\.\d+)*)/.exec(capture(path, ['--version']).stdout)?.[1]);
+  return versions.get(path);
 }
 
 /** @param {string} path */
@@ -34,6 +38,7 @@ export async function fetchLabQemu() {
   const current = labQemu();
   if (isNewEnough(current)) return nothingToDo(versionOf(current));
   say(`Downloads QEMU ${NEW_ENOUGH} or newer from the backports and unpacks it into ${FOLDER}`);
+  versions.delete(UNPACKED);
   try {
     await download();
   } catch (error) {

@@ -142,14 +142,10 @@ impl AddressSpace {
             return Err(Error::NotMapped { address: next });
         }
         let parts = ranges.take(address, end);
-        let changed: Vec<_> = parts
-            .iter()
-            .map(|(start, range)| (*start, range.end, Arc::clone(&range.memory), range.offset))
-            .collect();
-        let result = self.change(&changed, || {
-            changed.iter().try_for_each(|(start, end, memory, offset)| {
-                let place = Some(memory.address(*offset));
-                self.space.set(*start, end - start, place, protection)
+        let result = self.change(&parts, || {
+            parts.iter().try_for_each(|(start, range)| {
+                let place = Some(range.memory.address(range.offset));
+                self.space.set(*start, range.end - start, place, protection)
             })
         });
         for (start, mut range) in parts {
@@ -216,13 +212,10 @@ impl AddressSpace {
 
     fn clear(&self, ranges: &mut Ranges, address: u64, end: u64) -> Result<(), Error> {
         let parts = ranges.take(address, end);
-        let changed: Vec<_> = parts
-            .iter()
-            .map(|(start, range)| (*start, range.end, Arc::clone(&range.memory), range.offset))
-            .collect();
-        let result = self.change(&changed, || {
-            changed.iter().try_for_each(|(start, end, ..)| {
-                self.space.set(*start, end - start, None, Protection::NONE)
+        let result = self.change(&parts, || {
+            parts.iter().try_for_each(|(start, range)| {
+                self.space
+                    .set(*start, range.end - start, None, Protection::NONE)
             })
         });
         if result.is_err() {
@@ -236,7 +229,7 @@ impl AddressSpace {
     /// ones.
     fn change(
         &self,
-        parts: &[(u64, u64, Arc<Memory>, u64)],
+        parts: &[(u64, Range)],
         edit: impl FnOnce() -> Result<(), Error>,
     ) -> Result<(), Error> {
         if parts.is_empty() {
@@ -248,8 +241,9 @@ impl AddressSpace {
             if !self.space.was_entered() {
                 return Ok(());
             }
-            parts.iter().try_for_each(|(start, end, memory, offset)| {
-                memory.forget_translations(*offset, end - start)
+            parts.iter().try_for_each(|(start, range)| {
+                let length = range.end - start;
+                range.memory.forget_translations(range.offset, length)
             })
         })?
     }
