@@ -34,6 +34,8 @@ ln -sfn ${quote(modules)} "/lib/modules/$(uname -r)"
 ip link set lo up 2>/dev/null || busybox ip link set lo up 2>/dev/null || ${quote(`${cache}/tools/busybox-static/busybox`)} ip link set lo up
 
 busybox=${quote(`${cache}/tools/busybox-static/busybox`)}
+# Programs may ask for it by name.
+command -v modprobe >/dev/null || ln -s "$busybox" /usr/local/sbin/modprobe
 "$busybox" modprobe kvm-amd ${kvmAmd} || echo 'lab: kvm-amd cannot be loaded'
 for module in vhost_vsock tun fuse; do "$busybox" modprobe "$module" || echo "lab: $module cannot be loaded"; done
 chmod 666 /dev/vhost-vsock 2>/dev/null

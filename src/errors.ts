@@ -23,6 +23,8 @@ export type MicroVMErrorCode =
   | 'ERR_KVM_API_VERSION'
   /** The KVM device emulates guest kernel code, so that a stock kernel hardly runs there. */
   | 'ERR_KVM_EMULATED'
+  /** KVM lacks extensions that machines need; the message names them. */
+  | 'ERR_KVM_EXTENSION'
   /** A KVM call failed; the message names the ioctl and the errno. */
   | 'ERR_KVM_FAILED'
   /** An access would leave the memory region. */

@@ -5,9 +5,15 @@ import test from 'ava';
 
 import { applyFixes } from '../../src/cli/apply-fixes.ts';
 import { diagnose } from '../../src/doctor/doctor.ts';
+import type { TextStyle } from '../../src/doctor/text.ts';
 import { ANN, fakeHost } from '../helpers/fake-host.ts';
 
-const style = { paint: (_: string, text: string) => text, symbols: false, quiet: false, isRoot: false };
+const style: TextStyle = {
+  paint: (_, text) => text,
+  symbols: false,
+  quiet: false,
+  line: ({ argv }) => argv.join(' '),
+};
 
 async function offered(programs: readonly string[], uid: number): Promise<string> {
   const broken = { identity: ANN, openErrors: { '/dev/kvm': 'EACCES' }, group: 'kvm:x:104:\n' };
@@ -36,12 +42,16 @@ test('pkexec is given the path of a program that root has, not everybody', async
   t.regex(await offered(['pkexec', 'usermod'], 1000), /^ {6}pkexec \/bin\/usermod -aG kvm ann$/m);
 });
 
+test('su gets the whole command as one word, where there is nothing else', async (t) => {
+  t.regex(await offered(['su'], 1000), /^ {6}su -c 'usermod -aG kvm ann'$/m);
+});
+
 test('root needs neither', async (t) => {
   t.regex(await offered([], 0), /^ {6}usermod -aG kvm ann$/m);
 });
 
 test('without a way to root nothing is offered', async (t) => {
   const text = await offered([], 1000);
-  t.regex(text, /mending it takes root, and there is neither sudo nor pkexec/);
+  t.regex(text, /mending it takes root, and there is neither sudo, pkexec nor su/);
   t.notRegex(text, /run this/);
 });

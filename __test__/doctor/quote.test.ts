@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import test from 'ava';
 
-import { quote, shellLine } from '../../src/doctor/quote.ts';
+import { quote } from '../../src/doctor/quote.ts';
 
 test('ordinary words stay as they are', (t) => {
   for (const word of ['/dev/kvm', 'u:ann:rw', '-aG', 'a.b_c@d%e+f,g', 'key=value']) t.is(quote(word), word);
@@ -16,10 +16,3 @@ for (const word of ODD) {
     t.not(quote(word), word);
   });
 }
-
-test('a command has sudo before it, unless root reads it or it needs none', (t) => {
-  const argv = ['usermod', '-aG', 'kvm', 'ann lee'];
-  t.is(shellLine({ argv, sudo: true }, false), "sudo usermod -aG kvm 'ann lee'");
-  t.is(shellLine({ argv, sudo: true }, true), "usermod -aG kvm 'ann lee'");
-  t.is(shellLine({ argv: ['id'], sudo: false }, false), 'id');
-});

@@ -164,9 +164,11 @@ asRoot('a user without an entry in the database gets no commands', async (t) => 
   t.deepEqual(ran, []);
 });
 
+// What mends these two is run in the lab (e2e-kvm/doctor-repairs): a container is told what to do where it is started.
 asRoot('a device that is missing is told as that', async (t) => {
   const { before } = await treat({ device: ':' });
   t.is(checkOf(before, 'kvm-device')?.value, 'missing');
+  t.is(kvmProblems(before)[0]?.id, 'kvm-missing');
   t.is(before.failure?.code, 'ERR_KVM_MISSING');
   t.is(before.report.verdict.kvm.usable, false);
 });

@@ -53,7 +53,7 @@ test(
   hints,
   'ERR_QEMU_MISSING',
   { programs: { 'qemu-system-x86_64': '' } },
-  /: sudo apt-get install -y qemu-system-x86$/,
+  /: sudo apt-get update && sudo apt-get install -y qemu-system-x86$/,
 );
 test(
   'a problem without a way out leads to the doctor',

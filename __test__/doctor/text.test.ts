@@ -6,7 +6,12 @@ import { diagnose } from '../../src/doctor/doctor.ts';
 import { renderReport, type TextStyle } from '../../src/doctor/text.ts';
 import { ANN, type FakeHost, fakeHost } from '../helpers/fake-host.ts';
 
-const plain: TextStyle = { paint: (_, text) => text, symbols: false, quiet: false, isRoot: false };
+const plain: TextStyle = {
+  paint: (_, text) => text,
+  symbols: false,
+  quiet: false,
+  line: ({ argv, sudo }) => [...(sudo ? ['sudo'] : []), ...argv].join(' '),
+};
 const broken: FakeHost = {
   identity: ANN,
   openErrors: { '/dev/kvm': 'EACCES' },
@@ -47,8 +52,14 @@ test('a problem has its cause, its fix, its commands with sudo, and the new logi
   );
 });
 
-test('root reads commands without sudo', async (t) => {
-  t.notRegex(await rendered(broken, { isRoot: true }), /sudo/);
+test('who asks about one accelerator reads nothing of how to mend the other', async (t) => {
+  const both = { ...broken, programs: { 'qemu-system-x86_64': '' } };
+  const about = async (accelerator: 'kvm' | 'tcg'): Promise<string> =>
+    renderReport(await diagnose(fakeHost(both), { accelerator }), plain);
+  t.regex(await about('kvm'), /usermod -aG kvm ann/);
+  t.notRegex(await about('kvm'), /install -y qemu/);
+  t.regex(await about('tcg'), /install -y qemu/);
+  t.notRegex(await about('tcg'), /usermod/);
 });
 
 test('a terminal gets signs and colours, anything else words', async (t) => {

@@ -3,9 +3,11 @@
 import type { MachineSpec } from '../config/machine-spec.ts';
 import { inspectHost } from '../doctor/inspect-host.ts';
 import { examineDevice } from '../doctor/kvm/device.ts';
-import { deviceError, emulatedError } from '../doctor/kvm/errors.ts';
+import { deviceError, emulatedError, extensionsError } from '../doctor/kvm/errors.ts';
 import { MicroVMError } from '../errors.ts';
 import { guestSpeed, runsKernelsNatively } from '../host/guest-speed.ts';
+import { lacking, requiredExtensions } from '../host/kvm-extensions.ts';
+import { loadBinding } from '../native.ts';
 import { fromNative } from '../native-error.ts';
 import type { Accelerator } from './accelerator.ts';
 import { kvm } from './kvm.ts';
@@ -56,8 +58,19 @@ async function kvmProblem(device: string): Promise<MicroVMError | undefined> {
   if (problem) return problem;
   try {
     const speed = await guestSpeed(device);
-    return runsKernelsNatively(speed) ? undefined : emulatedError(device, speed.ring0Ratio);
+    if (!runsKernelsNatively(speed)) return emulatedError(device, speed.ring0Ratio);
+    const missing = lackedExtensions(host.arch, device);
+    return missing.length === 0 ? undefined : extensionsError(device, missing);
   } catch (error) {
     return fromNative(error, {}, device);
+  }
+}
+
+function lackedExtensions(arch: string, device: string): readonly string[] {
+  const kvm = loadBinding().BindingKvm.open({ path: device });
+  try {
+    return lacking(requiredExtensions(arch), (number) => kvm.checkExtension(number));
+  } finally {
+    kvm.close();
   }
 }

@@ -5,9 +5,8 @@ import { createInterface, type Interface } from 'node:readline';
 
 import type { DoctorReport } from '../doctor/doctor.ts';
 import type { Host } from '../doctor/host.ts';
-import type { FixCommand } from '../doctor/model.ts';
-import { quote } from '../doctor/quote.ts';
-import { renderFix, type TextStyle } from '../doctor/text.ts';
+import { elevate, elevationOf, shellLine } from '../doctor/elevation.ts';
+import { problemsOf, renderFix, type TextStyle } from '../doctor/text.ts';
 
 /** How to go about it. */
 export interface FixOptions {
@@ -27,16 +26,18 @@ export async function applyFixes(report: DoctorReport, options: FixOptions): Pro
   const questions = new Questions(input, output);
   let ran = 0;
   try {
-    for (const { title, fixes } of report.sections.flatMap(({ problems }) => problems)) {
+    for (const { title, fixes } of problemsOf(report)) {
       for (const fix of fixes.filter(({ commands }) => commands.length > 0)) {
         if (elevation === undefined && fix.commands.some(({ sudo }) => sudo)) {
-          output.write(`\n${title}: mending it takes root, and there is neither sudo nor pkexec\n`);
+          output.write(`\n${title}: mending it takes root, and there is neither sudo, pkexec nor su\n`);
           continue;
         }
-        const commands = fix.commands.map((command) => lineOf(command, elevation ?? [], host));
+        const commands = fix.commands.map((command) => elevate(command, elevation ?? 'none', host));
         // As it is run: with the program that gives root's rights here, whichever that is.
         const shown = { ...fix, commands: commands.map((argv) => ({ argv, sudo: false })) };
-        output.write(`\n  ${title}\n${renderFix(shown, style).join('\n')}\n`);
+        output.write(
+          `\n  ${title}\n${renderFix(shown, { ...style, line: ({ argv }) => shellLine(argv) }).join('\n')}\n`,
+        );
         if (!assumeYes && !(await questions.ask('    run this? [y/N] '))) continue;
         ran += await runAll(commands, output);
       }
@@ -48,30 +49,12 @@ export async function applyFixes(report: DoctorReport, options: FixOptions): Pro
   return ran;
 }
 
-function lineOf(
-  { argv, sudo }: FixCommand,
-  elevation: readonly string[],
-  { program }: FixOptions['host'],
-): readonly string[] {
-  if (!sudo) return argv;
-  // pkexec looks along the caller's PATH, which need not have root's programs.
-  const [file = '', ...args] = argv;
-  return [...elevation, elevation[0] === 'pkexec' ? (program(file) ?? file) : file, ...args];
-}
-
-/** What gives root's rights: nothing for root; undefined where there is no way. */
-function elevationOf({ identity, program }: FixOptions['host']): readonly string[] | undefined {
-  if (identity.uid === 0) return [];
-  const found = ['sudo', 'pkexec'].find((name) => program(name) !== undefined);
-  return found === undefined ? undefined : [found];
-}
-
 /** Runs commands until one fails; gives how many were begun. */
 async function runAll(commands: readonly (readonly string[])[], output: NodeJS.WritableStream): Promise<number> {
   for (const [index, argv] of commands.entries()) {
     const status = await run(argv);
     if (status === 0) continue;
-    output.write(`    ${argv.map(quote).join(' ')} failed (${status})\n`);
+    output.write(`    ${shellLine(argv)} failed (${status})\n`);
     return index + 1;
   }
   return commands.length;

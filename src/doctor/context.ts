@@ -1,8 +1,8 @@
 // What all checks of one diagnosis share.
 
+import { KVM_EXTENSIONS } from '../host/kvm-extensions.ts';
 import type { Account, DoctorHost, Identity, KvmAnswers, Outcome, SpeedFacts } from './host.ts';
 import { type DeviceState, examineDevice } from './kvm/device.ts';
-import { KVM_EXTENSIONS } from './kvm-extensions.ts';
 
 /** The host, and answers that several checks need: each is asked for once. */
 export interface Context {

@@ -21,8 +21,21 @@ const OTHER_NAMES: Readonly<Record<string, Readonly<Record<string, string>>>> = 
   },
 };
 
-/** The command that installs a package by its Debian name; undefined where no installer is known. */
-export function installCommand(host: Host, name: string): FixCommand | undefined {
+/** What has to be run before: containers and cloud images come without lists of packages. */
+const FIRST: Readonly<Record<string, FixCommand>> = { 'apt-get': asRoot('apt-get', 'update') };
+
+/** The commands that install a package by its Debian name; none where no installer is known. */
+export function installCommands(host: Host, name: string): readonly FixCommand[] {
   const installer = INSTALLERS.find(([program]) => host.program(program) !== undefined);
-  return installer && asRoot(...installer, OTHER_NAMES[name]?.[installer[0]] ?? name);
+  if (installer === undefined) return [];
+  const [program] = installer;
+  const first = FIRST[program];
+  return [...(first === undefined ? [] : [first]), asRoot(...installer, OTHER_NAMES[name]?.[program] ?? name)];
+}
+
+/** Whether this is Red Hat's Enterprise Linux or a rebuild of it, whose QEMU leaves much out. */
+export function isEnterpriseLinux(host: Host): boolean {
+  const release = host.readText('/etc/os-release');
+  // Fedora is neither, nor names them.
+  return release.ok && /^ID(?:_LIKE)?=.*\b(?:rhel|centos)\b/m.test(release.value);
 }

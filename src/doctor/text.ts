@@ -1,8 +1,7 @@
 // A report as text: sections with aligned lines, then each problem with its ways out.
 
 import type { DoctorReport } from './doctor.ts';
-import type { Check, CheckStatus, Fix, Problem } from './model.ts';
-import { shellLine } from './quote.ts';
+import type { Check, CheckStatus, Fix, FixCommand, Problem } from './model.ts';
 
 /** How to write for the reader at hand. */
 export interface TextStyle {
@@ -12,8 +11,8 @@ export interface TextStyle {
   readonly symbols: boolean;
   /** Only what is wrong, and the conclusion. */
   readonly quiet: boolean;
-  /** Whether the reader is root, and needs no sudo. */
-  readonly isRoot: boolean;
+  /** A command as the reader would type it. */
+  readonly line: (command: FixCommand) => string;
 }
 
 const SIGNS: Readonly<Record<CheckStatus, string>> = { info: '·', pass: '✓', warn: '!', fail: '✗' };
@@ -23,13 +22,13 @@ const COLOURS = { info: 'dim', pass: 'green', warn: 'yellow', fail: 'red' } as c
 export function renderReport(report: DoctorReport, style: TextStyle): string {
   const { sections, verdict } = report;
   const shown = sections
-    .map((section) => ({ ...section, checks: section.checks.filter((check) => !style.quiet || isBad(check)) }))
+    .map(({ title, checks }) => ({ title, checks: checks.filter((check) => !style.quiet || isBad(check)) }))
     .filter(({ checks }) => checks.length > 0);
   const width = Math.max(0, ...shown.flatMap(({ checks }) => checks.map(({ label }) => label.length)));
   const parts = shown.map(({ title, checks }) =>
     [style.paint('bold', title), ...checks.map((check) => renderCheck(check, width, style))].join('\n'),
   );
-  const problems = sections.flatMap((section) => section.problems);
+  const problems = problemsOf(report);
   if (problems.length > 0) {
     parts.push(
       [style.paint('bold', 'What can be done'), ...problems.map((each) => renderProblem(each, style))].join('\n'),
@@ -38,6 +37,12 @@ export function renderReport(report: DoctorReport, style: TextStyle): string {
   // The last section has said so already, unless it is left out.
   if (style.quiet || verdict.auto === undefined || report.accelerator !== 'auto') parts.push(conclusion(report));
   return `${parts.join('\n\n')}\n`;
+}
+
+/** The problems that stand in the way of what was asked about: of two accelerators, the other one's are left out. */
+export function problemsOf({ accelerator, sections }: DoctorReport): readonly Problem[] {
+  const other = { auto: undefined, kvm: 'Emulation', tcg: 'KVM' }[accelerator];
+  return sections.filter(({ title }) => title !== other).flatMap(({ problems }) => problems);
 }
 
 /** The outcome in one line. */
@@ -55,11 +60,11 @@ export function conclusion({ accelerator, ok, verdict }: DoctorReport): string {
 /** A fix as indented lines: what it does, and what to type. */
 export function renderFix(
   { description, commands, needsRelogin }: Fix,
-  style: Pick<TextStyle, 'paint' | 'isRoot'>,
+  style: Pick<TextStyle, 'paint' | 'line'>,
 ): string[] {
   return [
     `    ${style.paint('blue', 'fix:')} ${description}`,
-    ...commands.map((command) => `      ${style.paint('bold', shellLine(command, style.isRoot))}`),
+    ...commands.map((command) => `      ${style.paint('bold', style.line(command))}`),
     ...(needsRelogin ? [style.paint('dim', '      then log out and in again: groups are read at login')] : []),
   ];
 }

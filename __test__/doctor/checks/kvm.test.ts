@@ -8,7 +8,7 @@ import { checkKvmAccess } from '../../../src/doctor/checks/kvm-access.ts';
 import { checkKvmApi } from '../../../src/doctor/checks/kvm-api.ts';
 import { checkKvmCreate } from '../../../src/doctor/checks/kvm-create.ts';
 import { checkKvmDevice } from '../../../src/doctor/checks/kvm-device.ts';
-import { shellLine } from '../../../src/doctor/quote.ts';
+import { shellLine } from '../../../src/doctor/elevation.ts';
 import { contextOf, healthyKvm, kvmNode, ok, refused } from '../../helpers/fake-host.ts';
 
 const noFlag = { '/proc/cpuinfo': 'flags\t: fpu sse\n' };
@@ -82,7 +82,7 @@ for (const variable of ['SUDO_UID', 'PKEXEC_UID']) {
     const { checks, problems } = checkKvmAccess(await contextOf(host));
     t.like(checks, [{ status: 'pass' }, { status: 'warn', label: '… for ann' }]);
     t.regex(problems[0]?.title ?? '', /not accessible by ann/);
-    t.is(shellLine(problems[0]?.fixes[0]?.commands[0] ?? { argv: [], sudo: false }, true), 'usermod -aG kvm ann');
+    t.is(shellLine(problems[0]?.fixes[0]?.commands[0]?.argv ?? []), 'usermod -aG kvm ann');
   });
 }
 
@@ -156,7 +156,14 @@ test('VirtualBox that holds the processor is named, with the modules that are lo
   t.like(checks[0], { status: 'fail', value: 'EBUSY' });
   t.regex(problems[0]?.causes[0] ?? '', /^VirtualBox holds/);
   const [command] = problems[0]?.fixes[0]?.commands ?? [];
-  t.is(shellLine(command ?? { argv: [], sudo: false }, false), 'sudo modprobe -r vboxnetflt vboxdrv');
+  t.is(shellLine(command?.argv ?? []), 'modprobe -r vboxnetflt vboxdrv');
+});
+
+test('VMware that holds the processor is named too', async (t) => {
+  const kvm = () => ok({ ...healthyKvm, createVm: refused('EBUSY') });
+  const { problems } = checkKvmCreate(await contextOf({ kvm, texts: { '/proc/modules': 'vmmon 1 0 - Live\n' } }));
+  t.regex(problems[0]?.causes[0] ?? '', /^VMware holds/);
+  t.is(shellLine(problems[0]?.fixes[0]?.commands[0]?.argv ?? []), 'modprobe -r vmmon');
 });
 
 test('a holder of the processor that is not known is not guessed at', async (t) => {
@@ -169,6 +176,7 @@ test('a holder of the processor that is not known is not guessed at', async (t) 
 for (const [errno, cause] of [
   ['ENOMEM', /too little memory/],
   ['EMFILE', /too many files/],
+  ['ENFILE', /too many files are open \(ENFILE\)/],
   ['EINVAL', /KVM_CREATE_VM failed with EINVAL/],
 ] as const) {
   test(`${errno} at the creation of a machine is explained`, async (t) => {

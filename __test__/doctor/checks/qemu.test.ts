@@ -2,6 +2,7 @@
 
 import test from 'ava';
 
+import type { Fix } from '../../../src/doctor/model.ts';
 import { checkQemu } from '../../../src/doctor/checks/qemu.ts';
 import { says } from '../../helpers/says.ts';
 import { fakeHost } from '../../helpers/fake-host.ts';
@@ -49,6 +50,21 @@ test(
   'pass',
   '8.2.1 (/opt/qemu)',
 );
+
+test('Enterprise Linux, whose QEMU leaves too much out, is given no command that would not help', async (t) => {
+  const programs = { 'qemu-system-x86_64': '', 'apt-get': '', dnf: '/usr/bin/dnf' };
+  const fixesOn = async (release: string): Promise<readonly Fix[] | undefined> => {
+    const { problems } = await checkQemu({ host: fakeHost({ programs, texts: { '/etc/os-release': release } }) });
+    return problems[0]?.fixes;
+  };
+  for (const release of ['ID="rhel"\n', 'NAME=Rocky\nID="rocky"\nID_LIKE="rhel centos fedora"\n']) {
+    const [only, ...others] = (await fixesOn(release)) ?? [];
+    t.deepEqual(others, []);
+    t.deepEqual(only?.commands, []);
+    t.regex(only?.description ?? '', /build QEMU/);
+  }
+  t.is((await fixesOn('ID=fedora\n'))?.[0]?.commands.length, 1);
+});
 
 test('QEMU is installed by the installer that is there', async (t) => {
   const { problems } = await checkQemu({

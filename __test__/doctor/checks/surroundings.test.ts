@@ -43,6 +43,7 @@ for (const [vendor, advice] of [
   ['Microsoft Corporation', /ExposeVirtualizationExtensions/],
   ['VMware, Inc.', /hardware assisted/],
   ['innotek GmbH', /--nested-hw-virt/],
+  ['Google', /--enable-nested-virtualization/],
   ['QEMU', /nested=1/],
 ] as const) {
   test(

@@ -5,7 +5,7 @@ import test from 'ava';
 import { examineDevice } from '../../../src/doctor/kvm/device.ts';
 import { deviceError } from '../../../src/doctor/kvm/errors.ts';
 import { deviceProblem } from '../../../src/doctor/kvm/problems.ts';
-import { shellLine } from '../../../src/doctor/quote.ts';
+import { shellLine } from '../../../src/doctor/elevation.ts';
 import { type FakeHost, fakeHost, kvmNode } from '../../helpers/fake-host.ts';
 
 interface Expected {
@@ -24,7 +24,7 @@ const told = test.macro<[FakeHost, Expected]>((t, different, { state, code, caus
   t.regex(problem?.causes[0] ?? '', cause);
   if (fix) t.regex(problem?.fixes[0]?.description ?? '', fix);
   else t.deepEqual(problem?.fixes, []);
-  const lines = problem?.fixes.flatMap((each) => each.commands.map((command) => shellLine(command, true)));
+  const lines = problem?.fixes.flatMap((each) => each.commands.map((command) => shellLine(command.argv)));
   t.deepEqual(lines, [...commands]);
   const error = deviceError(host, '/dev/kvm', examined);
   t.is(error?.code, code as NonNullable<typeof error>['code']);

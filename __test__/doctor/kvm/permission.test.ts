@@ -5,7 +5,7 @@ import test from 'ava';
 import { examineDevice } from '../../../src/doctor/kvm/device.ts';
 import { deviceProblem } from '../../../src/doctor/kvm/problems.ts';
 import type { Problem } from '../../../src/doctor/model.ts';
-import { shellLine } from '../../../src/doctor/quote.ts';
+import { typedLine } from '../../../src/doctor/elevation.ts';
 import { aclWith, ANN, type FakeHost, fakeHost, kvmNode } from '../../helpers/fake-host.ts';
 
 interface Expected {
@@ -29,7 +29,7 @@ const explains = test.macro<[FakeHost, Expected]>((t, different, { cause, comman
   t.is(problem.causes.length, 1, problem.causes.join('; '));
   t.regex(problem.causes[0] ?? '', cause);
   t.deepEqual(
-    problem.fixes.flatMap((fix) => fix.commands.map((command) => shellLine(command, false))),
+    problem.fixes.flatMap((fix) => fix.commands.map((command) => typedLine(command, fakeHost()))),
     [...commands],
   );
   t.is(
@@ -238,7 +238,7 @@ test(
   {
     programs: { setfacl: '' },
   },
-  { cause: /predates/, commands: ['sudo apt-get install -y acl', SETFACL] },
+  { cause: /predates/, commands: ['sudo apt-get update', 'sudo apt-get install -y acl', SETFACL] },
 );
 
 test('the package of setfacl is named in the description', (t) => {
@@ -269,7 +269,7 @@ test('a path with spaces comes out quoted', (t) => {
   const device = '/dev/my kvm';
   const host = fakeHost({ openErrors: { [device]: 'EACCES' }, identity: ANN, nodes: { [device]: kvmNode() } });
   const [fix] = deviceProblem(host, device, examineDevice(host, device))?.fixes ?? [];
-  t.is(shellLine(fix?.commands[0] ?? { argv: [], sudo: false }, true), "setfacl -m u:ann:rw '/dev/my kvm'");
+  t.is(typedLine(fix?.commands[0] ?? { argv: [], sudo: false }, host), "sudo setfacl -m u:ann:rw '/dev/my kvm'");
 });
 
 for (const [name, inside, advice] of [

@@ -3,6 +3,8 @@
 import { styleText } from 'node:util';
 
 import { doctor as examine, type DoctorReport } from '../../doctor/doctor.ts';
+import { typedLine } from '../../doctor/elevation.ts';
+import type { Host } from '../../doctor/host.ts';
 import { inspectHost } from '../../doctor/inspect-host.ts';
 import { renderReport, type TextStyle } from '../../doctor/text.ts';
 import { type OptionTable, parseArguments, type ParsedArguments, UsageError } from '../arguments.ts';
@@ -57,35 +59,36 @@ async function diagnose(given: ParsedArguments): Promise<number> {
   const accelerator = acceleratorOf(given.text('accelerator'));
   let report = await examine({ accelerator });
   const quiet = given.flag('quiet');
+  const host = inspectHost();
   if (given.flag('fix')) {
     // JSON is for the report after the repair; what is asked and run is told on standard error then.
     const stream = given.flag('json') ? process.stderr : process.stdout;
-    if (!given.flag('json')) stream.write(renderReport(report, styleFor(stream, quiet)));
+    if (!given.flag('json')) stream.write(renderReport(report, styleFor(stream, quiet, host)));
     const ran = await applyFixes(report, {
-      host: inspectHost(),
+      host,
       assumeYes: given.flag('yes'),
-      style: styleFor(stream, quiet),
+      style: styleFor(stream, quiet, host),
       output: stream,
       input: process.stdin,
     });
     if (ran > 0) {
       report = await examine({ accelerator });
-      if (!given.flag('json')) stream.write(`\nLooked again\n\n${renderReport(report, styleFor(stream, quiet))}`);
+      if (!given.flag('json')) stream.write(`\nLooked again\n\n${renderReport(report, styleFor(stream, quiet, host))}`);
     }
   } else if (!given.flag('json')) {
-    print(report, quiet);
+    print(report, quiet, host);
   }
   if (given.flag('json')) process.stdout.write(`${JSON.stringify(report, undefined, 2)}\n`);
   return report.ok ? CAN_RUN : CANNOT_RUN;
 }
 
-function print(report: DoctorReport, quiet: boolean): void {
+function print(report: DoctorReport, quiet: boolean, host: Host): void {
   const isFine = !report.sections.some(({ checks }) =>
     checks.some(({ status }) => status === 'warn' || status === 'fail'),
   );
   // A script that asks for quiet hears nothing where nothing is wrong.
   if (quiet && isFine) return;
-  process.stdout.write(renderReport(report, styleFor(process.stdout, quiet)));
+  process.stdout.write(renderReport(report, styleFor(process.stdout, quiet, host)));
 }
 
 function checkedArguments(argv: readonly string[]): ParsedArguments {
@@ -101,11 +104,11 @@ function acceleratorOf(name: string | undefined): DoctorReport['accelerator'] {
   throw new UsageError(`--accelerator takes auto, kvm or tcg, not '${name}'`);
 }
 
-function styleFor(stream: NodeJS.WriteStream, quiet: boolean): TextStyle {
+function styleFor(stream: NodeJS.WriteStream, quiet: boolean, host: Host): TextStyle {
   return {
     paint: (style, text) => styleText(style, text, { stream }),
     symbols: stream.isTTY === true,
     quiet,
-    isRoot: process.geteuid?.() === 0,
+    line: (command) => typedLine(command, host),
   };
 }

@@ -1,8 +1,9 @@
 // KVM's API version, and the extensions that machines need.
 
+import { lacking, requiredExtensions, wantedExtensions } from '../../host/kvm-extensions.ts';
 import type { Context } from '../context.ts';
 import type { KvmAnswers } from '../host.ts';
-import { KVM_EXTENSIONS, requiredExtensions, wantedExtensions } from '../kvm-extensions.ts';
+import { extensionsProblem } from '../kvm/problems.ts';
 import { type Finding, found, type Problem, together } from '../model.ts';
 
 const API_VERSION = 12;
@@ -36,21 +37,16 @@ export function checkKvmApi({ host, kvmDevice, kvm }: Context): Finding {
 }
 
 function checkExtensions(arch: string, { extensions }: KvmAnswers): Finding {
-  const lacks = (name: Parameters<typeof KVM_EXTENSIONS.get>[0]): boolean =>
-    (extensions.get(KVM_EXTENSIONS.get(name) ?? -1) ?? 0) <= 0;
+  const answer = (number: number): number => extensions.get(number) ?? 0;
   const required = requiredExtensions(arch);
-  const missing = required.filter(lacks);
+  const missing = lacking(required, answer);
   if (missing.length > 0) {
-    const problem: Problem = {
-      id: EXTENSIONS,
-      check: EXTENSIONS,
-      title: 'KVM lacks what machines need',
-      causes: [`missing: ${missing.join(', ')}`],
-      fixes: [],
+    return {
+      ...found(EXTENSIONS, 'KVM extensions', 'fail', `${missing.length} missing`),
+      problems: [extensionsProblem(missing)],
     };
-    return { ...found(EXTENSIONS, 'KVM extensions', 'fail', `${missing.length} missing`), problems: [problem] };
   }
-  const slower = wantedExtensions(arch).filter(lacks);
+  const slower = lacking(wantedExtensions(arch), answer);
   const value = `all that are needed: ${required.map(shortName).join(', ')}`;
   if (slower.length === 0) return found(EXTENSIONS, 'KVM extensions', 'pass', value);
   return found(

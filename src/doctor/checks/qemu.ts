@@ -4,7 +4,7 @@ import { OLDEST_QEMU, qemuProgram } from '../../host/qemu.ts';
 import type { Context } from '../context.ts';
 import type { DoctorHost } from '../host.ts';
 import { type Finding, type Fix, fix, found, type Problem } from '../model.ts';
-import { installCommand } from '../packages.ts';
+import { installCommands, isEnterpriseLinux } from '../packages.ts';
 
 const [ID, LABEL] = ['qemu', 'QEMU'] as const;
 
@@ -43,8 +43,12 @@ export async function checkQemu({ host }: Pick<Context, 'host'>): Promise<Findin
 }
 
 function installFixes(host: DoctorHost, description: string): Fix[] {
-  const command = installCommand(host, 'qemu-system-x86');
-  return [command === undefined ? fix(`${description} (Debian: qemu-system-x86)`) : fix(description, command)];
+  // Its qemu-kvm is built without most devices, and no package has the whole.
+  if (isEnterpriseLinux(host)) {
+    return [fix(`${description}; this distribution's qemu-kvm leaves out devices that machines need, so build QEMU`)];
+  }
+  const commands = installCommands(host, 'qemu-system-x86');
+  return [commands.length === 0 ? fix(`${description} (Debian: qemu-system-x86)`) : fix(description, ...commands)];
 }
 
 function bad(value: string, problem: Omit<Problem, 'check'>): Finding {

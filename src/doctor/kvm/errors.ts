@@ -4,7 +4,7 @@ import { MicroVMError, type MicroVMErrorCode } from '../../errors.ts';
 import type { Host } from '../host.ts';
 import type { DeviceState } from './device.ts';
 import { problemHint } from './hint.ts';
-import { deviceProblem, emulatedProblem, times } from './problems.ts';
+import { deviceProblem, emulatedProblem, extensionsProblem, times } from './problems.ts';
 
 /** Why a device in this state cannot be used; undefined where it can. */
 export function deviceError(host: Host, device: string, state: DeviceState): MicroVMError | undefined {
@@ -21,6 +21,14 @@ export function emulatedError(device: string, ring0Ratio: number): MicroVMError 
   const [way] = emulatedProblem(device, ring0Ratio).fixes;
   return new MicroVMError('ERR_KVM_EMULATED', message, {
     hint: `A stock kernel takes minutes to boot there, or hangs: ${way?.description ?? 'use another host'}.`,
+  });
+}
+
+/** The error of a KVM without extensions that machines need. */
+export function extensionsError(device: string, missing: readonly string[]): MicroVMError {
+  const [way] = extensionsProblem(missing).fixes;
+  return new MicroVMError('ERR_KVM_EXTENSION', `${device} lacks ${missing.join(', ')}`, {
+    hint: `Without them no machine is made: ${way?.description ?? 'use another host'}.`,
   });
 }
 

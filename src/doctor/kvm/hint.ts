@@ -1,9 +1,9 @@
 // What a failing start says a person can do: the first fix of the first problem, in one line.
 
+import { typedLine } from '../elevation.ts';
 import { inspectHost } from '../inspect-host.ts';
 import type { Host } from '../host.ts';
 import type { Problem } from '../model.ts';
-import { shellLine } from '../quote.ts';
 import { examineDevice } from './device.ts';
 import { deviceProblem } from './problems.ts';
 
@@ -28,7 +28,7 @@ export function problemHint({ causes, fixes }: Problem, host: Host): string {
   const cause = sentence(causes[0] ?? '');
   const [first] = fixes;
   if (first === undefined) return `${cause} 'microvm doctor' tells more.`;
-  const lines = first.commands.map((command) => shellLine(command, host.identity.uid === 0));
+  const lines = first.commands.map((command) => typedLine(command, host));
   const relogin = first.needsRelogin ? ', then log in again' : '';
   const what = lines.length === 0 ? first.description : `${first.description}: ${lines.join(' && ')}${relogin}`;
   return `${cause} To mend it: ${what}`;

@@ -3,8 +3,8 @@
 import { type Judgement, groupGrants, judge } from '../acl.ts';
 import { containerOf, groupAdvice } from '../container.ts';
 import type { Account, AclEntry, FileFacts, Host, Identity } from '../host.ts';
-import { asRoot, type Fix, fix, type Problem } from '../model.ts';
-import { installCommand } from '../packages.ts';
+import { asRoot, type Fix, type FixCommand, fix, type Problem } from '../model.ts';
+import { installCommands } from '../packages.ts';
 
 /** The one group that is made for this device: others may grant far more than it. */
 const KVM_GROUP = 'kvm';
@@ -146,10 +146,8 @@ function grantFixes(found: Case): Fix[] {
   ];
 }
 
-function installSetfacl(host: Host): ReturnType<typeof asRoot>[] {
-  if (host.program('setfacl') !== undefined) return [];
-  const command = installCommand(host, 'acl');
-  return command === undefined ? [] : [command];
+function installSetfacl(host: Host): readonly FixCommand[] {
+  return host.program('setfacl') === undefined ? installCommands(host, 'acl') : [];
 }
 
 function groupLabel(host: Host, gid: number): string {

@@ -202,6 +202,17 @@ export function createProblem(host: Host, errno: string): Problem {
   }
 }
 
+/** What is wrong where KVM lacks extensions. */
+export function extensionsProblem(missing: readonly string[]): Problem {
+  return {
+    id: 'kvm-extensions',
+    check: 'kvm-extensions',
+    title: 'KVM lacks what machines need',
+    causes: [`missing: ${missing.join(', ')}`],
+    fixes: [fix('use a newer kernel (Linux 4.11 and later have all of them), or one that was built with them')],
+  };
+}
+
 /** What is wrong with a device that emulates guest kernels. */
 export function emulatedProblem(device: string, ring0Ratio: number): Problem {
   return {

@@ -20,9 +20,17 @@ const WANTED: Readonly<Record<string, readonly ExtensionName[]>> = {
   x86_64: ['KVM_CAP_TSC_DEADLINE_TIMER', 'KVM_CAP_SYNC_REGS'],
 };
 
+/** Whether KVM has an extension, by its number: what `KVM_CHECK_EXTENSION` answers; 0 where it has not. */
+export type ExtensionAnswer = (number: number) => number;
+
 /** Names of the extensions that machines need on this architecture. */
 export function requiredExtensions(arch: string): readonly ExtensionName[] {
   return REQUIRED[arch] ?? EVERYWHERE;
+}
+
+/** Those of some extensions that KVM lacks. */
+export function lacking(names: readonly ExtensionName[], answer: ExtensionAnswer): readonly ExtensionName[] {
+  return names.filter((name) => answer(extensionNumber(name)) <= 0);
 }
 
 /** Names of those that make machines faster. */
