@@ -2,10 +2,13 @@
 
 import { spawn } from 'node:child_process';
 import { readdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { basename, delimiter, dirname, join } from 'node:path';
+import { isKvmNative } from '../../lab/native-kvm.mjs';
 import { PROJECT, exists } from '../set-up/folders.mjs';
 import { VIRTIOFSD, toolPath } from '../set-up/tools.mjs';
 import { countCargoTests } from './cargo-results.mjs';
+import { inLanes } from './lanes.mjs';
 import { tapReader } from './tap.mjs';
 
 /** @typedef {{name: string, passed: number, failed: number, skipped: number}} Outcome */
@@ -61,6 +64,14 @@ const OUT_OF_TIME = 124;
 const ATTEMPTS = 2;
 
 /**
+ * How many labs run side by side: an emulated machine keeps little more than one processor busy. Where the tests run
+ * on the machine's own KVM, one after the other.
+ */
+async function lanes() {
+  return (await isKvmNative()) ? 1 : Math.min(2, availableParallelism());
+}
+
+/**
  * Runs a suite in the lab. An emulated processor may freeze with all that runs on it, as old ones of QEMU do: then the
  * suite starts anew, once, and only the last run counts. What hangs by itself does so again, and fails.
  * @param {string[]} command
@@ -111,15 +122,14 @@ export async function runRustOnKvm({ seconds }) {
   );
   if (built !== 0) return outcome(name, built, { passed: 0, failed: 0, skipped: 0 });
 
-  const outcomes = [];
-  for (const { folder, executable } of testExecutables(messages)) {
+  const outcomes = await inLanes(testExecutables(messages), await lanes(), ({ folder, executable }) => {
     const command = ['bash', '-c', `cd '${folder}' && exec '${executable}'`];
     const judge = (status, output) => {
       process.stdout.write(output);
       return outcome(name, status, countCargoTests(output));
     };
-    outcomes.push(await runInLab(command, seconds, { MICROVM_TEST_REQUIRE_LINUX: '1' }, judge));
-  }
+    return runInLab(command, seconds, { MICROVM_TEST_REQUIRE_LINUX: '1' }, judge);
+  });
   return sum(name, outcomes);
 }
 
@@ -169,7 +179,7 @@ export function runAva(files = []) {
 }
 
 /** So many files share a lab: starting one takes as long as a short file. */
-const FILES_A_LAB = 4;
+const FILES_A_LAB = 3;
 
 /**
  * The end-to-end tests of the kvm accelerator, where KVM is native or else in the lab.
@@ -180,18 +190,18 @@ export async function runKvmTests({ seconds, env = {} }) {
   const files = readdirSync(join(PROJECT, KVM_TESTS))
     .filter((file) => file.endsWith('.test.ts'))
     .map((file) => join(KVM_TESTS, file));
-  const outcomes = [];
-  while (files.length > 0) {
-    const group = files.splice(0, FILES_A_LAB);
+  const groups = [];
+  while (files.length > 0) groups.push(files.splice(0, FILES_A_LAB));
+  const outcomes = await inLanes(groups, await lanes(), (group) => {
     const names = group.map((file) => basename(file, '.test.ts')).join(', ');
-    console.log(`  ${names}`);
     const command = ['node_modules/.bin/ava', '--config', 'ava.kvm.config.mjs', '--tap', ...group];
     const judge = (status, output) => {
+      console.log(`  ${names}`);
       const reader = tapReader((line) => console.log(line));
       reader.write(output);
       return tapOutcome(`${name}: ${names}`, status, reader);
     };
-    outcomes.push(await runInLab(command, seconds, env, judge));
-  }
+    return runInLab(command, seconds, env, judge);
+  });
   return sum(name, outcomes);
 }
