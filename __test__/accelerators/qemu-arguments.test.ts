@@ -13,6 +13,7 @@ const machine: ResolvedMachine = {
   guestCid: 3,
   vsockSocket: '/r/vsock',
   deviceSocket: '/r/device',
+  shares: [],
   kvmDevice: '/dev/kvm',
 };
 const wiring = { consoleFd: 3, qmpFd: 4, vsockBackend: '/r/device' };
