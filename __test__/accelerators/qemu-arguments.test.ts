@@ -41,6 +41,12 @@ test('kernel, initramfs, command line and processors are the ones of the machine
   t.is(valueOf(args, '-smp'), '2');
 });
 
+test('each share is a device with the tag by which the guest mounts it', (t) => {
+  const args = qemuArguments({ ...machine, shares: [{ tag: 'fs0', socket: '/r,1/fs0' }] }, wiring);
+  t.is(valueOf(args, '-chardev', 'socket,id=fs0'), 'socket,id=fs0,path=/r,,1/fs0');
+  t.is(valueOf(args, '-device', 'vhost-user-fs'), 'vhost-user-fs-pci,chardev=fs0,tag=fs0,queue-size=1024');
+});
+
 test('QEMU starts stopped, ends on a reset, and may start no process of its own', (t) => {
   const args = qemuArguments(machine, wiring);
   t.true(args.includes('-S'));

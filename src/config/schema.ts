@@ -118,7 +118,9 @@ export function checkOptions(options: unknown): CheckedOptions | readonly Option
     ...unknownOptions(options, Object.keys(optionEntries)),
     ...unknownOptions(member(options, 'kernel'), Object.keys(kernelEntries), ['kernel']),
     ...unknownOptions(member(options, 'rootfs'), Object.keys(rootfsEntries), ['rootfs']),
-    ...mountsOf(options).flatMap(([at, mount]) => unknownOptions(typeof mount === 'string' ? {} : mount, mountOptionNames, ['mounts', at])),
+    ...mountsOf(options).flatMap(([at, mount]) =>
+      unknownOptions(typeof mount === 'string' ? {} : mount, mountOptionNames, ['mounts', at]),
+    ),
   ];
   return success && problems.length === 0 ? output : problems;
 }

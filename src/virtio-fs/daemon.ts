@@ -98,11 +98,11 @@ function translations({ translateUid, translateGid }: Share): { uid: readonly st
   return { uid: translateUid ?? own(user), gid: translateGid ?? own(group) };
 }
 
-/** The log without its times and places. */
+/** The errors in a log, without their times and places. */
 function messages(log: string): string {
   return log
     .split('\n')
-    .filter((line) => !/ (?:INFO|DEBUG|TRACE) /.test(line))
+    .filter((line) => !/ (?:WARN|INFO|DEBUG|TRACE) /.test(line))
     .map((line) => line.replace(/^\[[^\]]*\] /, ''))
     .join('; ');
 }

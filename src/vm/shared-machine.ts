@@ -26,8 +26,8 @@ export async function startShared(
     throw new MicroVMError('ERR_MOUNT_FAILED', failure, { cause: error });
   }
   void note.then(() => machine.kill());
-  const exited = machine.exited.then(
-    (exit): MachineExit => (failure === undefined ? exit : { reason: 'failed', detail: failure }),
+  const exited = machine.exited.then((exit): MachineExit =>
+    failure === undefined ? exit : { reason: 'failed', detail: failure },
   );
   return {
     console: machine.console,
