@@ -41,6 +41,11 @@ const entries = {
   sandbox: v.optional(v.picklist(['namespace', 'none'], "'namespace' or 'none'"), 'namespace'),
 };
 
+const looseMount = v.looseObject(entries, 'the path of a folder or file of this host, or { source, … }');
+
+/** One mount with options, of which there may be more. */
+export const mountSchema: v.GenericSchema<unknown, MountOptions> = looseMount;
+
 /** The options of one mount. */
 export const mountOptionNames: readonly string[] = Object.keys(entries);
 
@@ -59,13 +64,7 @@ export const mounts: v.GenericSchema<unknown, Readonly<Record<string, string | M
     'an object of guest paths and host paths',
   ),
   v.check((value) => Object.keys(value).length <= MOST, `at most ${MOST} mounts`),
-  v.record(
-    target,
-    v.union(
-      [path, v.looseObject(entries, 'the path of a folder or file of this host, or { source, … }')],
-      'the path of a folder or file of this host, or { source, … }',
-    ),
-  ),
+  v.record(target, v.union([path, looseMount], 'the path of a folder or file of this host, or { source, … }')),
 );
 
 function isTarget(value: unknown): boolean {
@@ -80,7 +79,8 @@ export function mountSpecs(checked: MicroVMOptions['mounts']): MountSpec[] {
     .toSorted((a, b) => (a.target < b.target ? -1 : 1));
 }
 
-function mountSpec(guestPath: string, given: MountOptions): MountSpec {
+/** A checked mount with its defaults. */
+export function mountSpec(guestPath: string, given: MountOptions): MountSpec {
   return {
     target: guestPath,
     source: resolve(given.source),

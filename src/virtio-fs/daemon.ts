@@ -74,7 +74,7 @@ export async function startDaemon(args: readonly string[], name: string): Promis
 }
 
 /** The daemon's options for a share. */
-export function shareArguments(share: Share, socket: string): string[] {
+export function shareArguments(share: Omit<Share, 'tag' | 'word' | 'target'>, socket: string): string[] {
   const ids = translations(share);
   return [
     ['--shared-dir', share.source],
@@ -92,7 +92,10 @@ export function shareArguments(share: Share, socket: string): string[] {
 }
 
 /** An ordinary user's daemon can make files of that user only, so that is who root in the guest is. */
-function translations({ translateUid, translateGid }: Share): { uid: readonly string[]; gid: readonly string[] } {
+function translations({ translateUid, translateGid }: Pick<Share, 'translateUid' | 'translateGid'>): {
+  uid: readonly string[];
+  gid: readonly string[];
+} {
   const [user, group] = [process.geteuid?.() ?? 0, process.getegid?.() ?? 0];
   const own = (id: number): string[] => (user === 0 ? [] : [`map:0:${id}:1`]);
   return { uid: translateUid ?? own(user), gid: translateGid ?? own(group) };
