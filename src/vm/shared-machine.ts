@@ -2,7 +2,11 @@
 
 import type { MachineExit, RunningMachine } from '../accelerators/accelerator.ts';
 import { MicroVMError } from '../errors.ts';
+import { waitAtMost } from '../host/wait-at-most.ts';
 import type { ShareDaemon } from '../virtio-fs/daemon.ts';
+
+/** Milliseconds that the news of a daemon's end may take to arrive. */
+const NEWS_MS = 500;
 
 /**
  * Starts a machine whose shares are served. A guest would wait for ever for a daemon that died, so the machine is then
@@ -21,7 +25,7 @@ export async function startShared(
     machine = await start();
   } catch (error) {
     // A daemon that died is why the monitor could not connect.
-    await Promise.race([note, Promise.resolve()]);
+    await waitAtMost(note, NEWS_MS);
     if (failure === undefined) throw error;
     throw new MicroVMError('ERR_MOUNT_FAILED', failure, { cause: error });
   }

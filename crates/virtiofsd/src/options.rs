@@ -52,7 +52,7 @@ pub struct Options {
     #[arg(long, value_parser = values::tag)]
     pub tag: Option<String>,
 
-    /// Path of the vhost-user socket [deprecated: use --socket-path]
+    /// Path of the vhost-user socket (deprecated: use --socket-path)
     #[arg(long, required_unless_present_any = &["fd", "socket_path", "print_capabilities"])]
     pub socket: Option<String>,
 
@@ -104,7 +104,7 @@ pub struct Options {
     #[arg(long, default_value = "kill")]
     pub seccomp: SeccompAction,
 
-    /// Tell the guest which folders are mount points [default]
+    /// Tell the guest which folders are mount points (the default)
     #[arg(long)]
     pub announce_submounts: bool,
 
@@ -159,15 +159,15 @@ pub struct Options {
     #[arg(long)]
     pub rlimit_nofile: Option<u64>,
 
-    /// Options in the form of the daemon written in C [deprecated]
+    /// Options in the form of the daemon written in C (deprecated)
     #[arg(short = 'o')]
     pub compat_options: Option<Vec<String>>,
 
-    /// Log level debug [deprecated: use --log-level debug]
+    /// Log level debug (deprecated: use --log-level debug)
     #[arg(short = 'd')]
     pub compat_debug: bool,
 
-    /// Do not clear setuid and setgid bits for the guest [default]
+    /// Do not clear setuid and setgid bits for the guest (the default)
     #[arg(long)]
     _no_killpriv_v2: bool,
 
@@ -175,7 +175,7 @@ pub struct Options {
     #[arg(long, overrides_with = "_no_killpriv_v2")]
     pub killpriv_v2: bool,
 
-    /// Without effect [deprecated]
+    /// Without effect (deprecated)
     #[arg(short = 'f')]
     pub compat_foreground: bool,
 

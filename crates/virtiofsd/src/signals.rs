@@ -26,7 +26,7 @@ pub fn end_at_once() -> io::Result<()> {
     Ok(())
 }
 
-/// The signals that end a process, and SIGCHLD, held back from this thread: see [`wait`].
+/// The signals that end a process, and SIGCHLD, held back from this thread: see [`wait`](HeldBack::wait).
 #[derive(Debug)]
 pub struct HeldBack {
     set: libc::sigset_t,

@@ -24,7 +24,7 @@ use vhost::vhost_user::message::{
     VhostUserVirtioFeatures,
 };
 use vhost_user_backend::bitmap::BitmapMmapRegion;
-use vhost_user_backend::{VhostUserBackend, VringEpollHandler, VringT};
+use vhost_user_backend::{VhostUserBackend, VringEpollHandler};
 use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::bindings::virtio_ring::{
     VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
@@ -117,15 +117,15 @@ impl<F: FileSystem + SerializableFileSystem + Send + Sync + 'static> Backend<F> 
             warn!("A ring was kicked before there was memory");
             return Ok(());
         };
-        loop {
-            ring.disable_notification()?;
+        while ring.begin()? {
             while let Some(chain) = ring.take(&memory)? {
                 self.hand_over(ring, chain, &memory);
             }
-            if !ring.enable_notification()? {
-                return Ok(());
+            if !ring.end()? {
+                break;
             }
         }
+        Ok(())
     }
 
     fn hand_over(&self, ring: &Ring, chain: Chain, memory: &AtomicMemory) {

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use log::warn;
+use log::debug;
 use virtiofsd::descriptor_utils::{Reader, Writer};
 use virtiofsd::filesystem::FileSystem;
 use virtiofsd::fuse::{InHeader, OutHeader};
@@ -54,7 +54,8 @@ pub fn work_on<F: FileSystem + Sync>(server: &Server<F>, memory: &Memory, chain:
 
 /// Answers with an error.
 fn refuse(header: InHeader, mut writer: Writer, error: i32, reason: String) -> Outcome {
-    warn!(
+    // No louder: a guest could fill the host's log.
+    debug!(
         "Request {} of type {} failed: {reason}",
         header.unique, header.opcode
     );

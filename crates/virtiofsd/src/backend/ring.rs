@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use vhost_user_backend::{VringMutex, VringStateGuard, VringStateMutGuard, VringT};
+use vhost_user_backend::{VringMutex, VringState, VringStateGuard, VringStateMutGuard, VringT};
 use virtio_queue::{DescriptorChain, Error as QueueError, QueueOwnedT, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryLoadGuard};
 
@@ -42,7 +42,7 @@ impl Ring {
     pub fn take(&self, memory: &AtomicMemory) -> Result<Option<Chain>, QueueError> {
         let mut vring = self.vring.get_mut();
         let mut state = self.work.lock();
-        if state.failed || !vring.is_enabled() || !vring.get_queue().ready() {
+        if !state.lets_work(&vring) {
             return Ok(None);
         }
         let next = vring.get_queue_mut().iter(memory.memory())?.next();
@@ -50,6 +50,26 @@ impl Ring {
             state.under_way += 1;
         }
         Ok(next)
+    }
+
+    /// Switches kicks off before the ring is worked on; false while it is not to be.
+    pub fn begin(&self) -> Result<bool, QueueError> {
+        let mut vring = self.vring.get_mut();
+        let usable = self.work.lock().lets_work(&vring);
+        if usable {
+            vring.disable_notification()?;
+        }
+        Ok(usable)
+    }
+
+    /// Switches kicks on again; true when a request came in before that.
+    pub fn end(&self) -> Result<bool, QueueError> {
+        let mut vring = self.vring.get_mut();
+        // What was given back meanwhile is not written to.
+        if !self.work.lock().lets_work(&vring) {
+            return Ok(false);
+        }
+        vring.enable_notification()
     }
 
     /// Gives a request back with `length` bytes written, and interrupts the driver if it wants that.
@@ -90,6 +110,12 @@ impl Ring {
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+    }
+}
+
+impl State {
+    fn lets_work(&self, vring: &VringState<AtomicMemory>) -> bool {
+        !self.failed && vring.is_enabled() && vring.get_queue().ready()
     }
 }
 
