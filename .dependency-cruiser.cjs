@@ -78,6 +78,12 @@ module.exports = {
       { path: '^src/', pathNot: '^src/(kvm/|native|binding|errors)' },
     ),
     forbid(
+      'shares-know-no-machine',
+      'A daemon serves any virtual machine monitor.',
+      { path: '^src/virtio-fs/' },
+      { path: '^src/', pathNot: '^src/(virtio-fs/|config/|host/|native|binding|errors)' },
+    ),
+    forbid(
       'guest-knows-no-machine',
       'Kernels and initramfs are the same for all accelerators.',
       { path: '^src/guest/' },

@@ -10,6 +10,8 @@ export type {
   MachineExitReason,
   StopOptions,
 } from './src/micro-vm.ts';
-export type { BootPhase, KernelFiles, MicroVMOptions } from './src/config/options.ts';
+export type { BootPhase, KernelFiles, MicroVMOptions, MountOptions, RootfsFolder } from './src/config/options.ts';
+export { VirtioFs } from './src/virtio-fs/virtio-fs.ts';
+export type { VirtioFsOptions } from './src/virtio-fs/virtio-fs.ts';
 export { MicroVMError } from './src/errors.ts';
 export type { CommandOutcome, MicroVMErrorCode, OptionProblem } from './src/errors.ts';

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds what is native into native/ (which git ignores): the addon with its types, and the guest agent.
+# Builds what is native into native/ (which git ignores): the addon with its types, the guest agent, the file daemon.
 # cargo builds only what has changed. PROFILE=dev builds faster and runs slower.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,6 +22,9 @@ fi
 RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
   cargo build --locked --profile "$profile" --package microvm-agent --target "$target"
 
+# The file daemon is linked as the addon is: to the C library alone, which it asks for groups by name.
+cargo build --locked --profile "$profile" --package microvm-virtiofsd
+
 case $profile in
   dev) napi_profile=() folder=debug ;;
   *) napi_profile=(--profile "$profile") folder=$profile ;;
@@ -30,6 +33,8 @@ esac
 new=$(mktemp -d native/new.XXXXXX)
 trap 'rm -rf "$new"' EXIT
 install -m 0755 "${CARGO_TARGET_DIR:-target}/$target/$folder/microvm-agent" "$new/"
+install -m 0755 "${CARGO_TARGET_DIR:-target}/$folder/microvm-virtiofsd" "$new/"
+install -m 0644 crates/virtiofsd/vhost-user.json "$new/"
 node_modules/.bin/napi build --platform --esm --no-js "${napi_profile[@]}" \
   --manifest-path crates/node/Cargo.toml --output-dir "$new" --dts binding.d.ts --no-const-enum -- --locked
 mv -f "$new"/* native/

@@ -9,7 +9,7 @@ import { PROJECT } from './set-up/folders.mjs';
 import { SetUpError } from './set-up/report.mjs';
 
 const PLATFORM = 'linux-x64-gnu';
-const NATIVE_FILES = [`microvm.${PLATFORM}.node`, 'microvm-agent'];
+const NATIVE_FILES = [`microvm.${PLATFORM}.node`, 'microvm-agent', 'microvm-virtiofsd', 'vhost-user.json'];
 
 /**
  * @param {string} folder

@@ -64,6 +64,13 @@ export type MicroVMErrorCode =
   | 'ERR_AGENT_MISSING'
   /** The initramfs, unpacked, does not fit in the guest's memory. */
   | 'ERR_INITRAMFS_TOO_LARGE'
+  // Shares of this host's files
+  /** The source of a mount does not exist or cannot be read. */
+  | 'ERR_MOUNT_SOURCE'
+  /** A share's daemon did not start, or the guest could not mount the share. */
+  | 'ERR_MOUNT_FAILED'
+  /** The daemon that shares host files is missing. */
+  | 'ERR_VIRTIOFSD_MISSING'
   // The machine
   /** The machine did not start, or its agent did not connect, within `bootTimeout`; `consoleTail` shows what the guest printed. */
   | 'ERR_BOOT_TIMEOUT'

@@ -9,6 +9,7 @@ import type { Binding } from './binding.ts';
 import { MicroVMError } from './errors.ts';
 
 const AGENT = 'microvm-agent';
+const VIRTIOFSD = 'microvm-virtiofsd';
 /** Platforms that are built, as `<platform>-<arch>-<libc>`. */
 const PLATFORMS: readonly string[] = ['linux-x64-gnu'];
 
@@ -33,6 +34,19 @@ export function agentPath(): string {
   const agent = path.join(load().folder, AGENT);
   if (existsSync(agent)) return agent;
   throw new MicroVMError('ERR_AGENT_MISSING', `The guest agent is missing: ${agent}`, { hint: installHint() });
+}
+
+/**
+ * Path of the executable that shares host files.
+ *
+ * @throws {MicroVMError} `ERR_VIRTIOFSD_MISSING`, or as {@link loadBinding}.
+ */
+export function virtiofsdPath(): string {
+  const daemon = path.join(load().folder, VIRTIOFSD);
+  if (existsSync(daemon)) return daemon;
+  throw new MicroVMError('ERR_VIRTIOFSD_MISSING', `The daemon that shares host files is missing: ${daemon}`, {
+    hint: installHint(),
+  });
 }
 
 /** What is installed of this package. */

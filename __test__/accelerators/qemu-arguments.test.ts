@@ -13,6 +13,7 @@ const machine: ResolvedMachine = {
   guestCid: 3,
   vsockSocket: '/r/vsock',
   deviceSocket: '/r/device',
+  shares: [],
   kvmDevice: '/dev/kvm',
 };
 const wiring = { consoleFd: 3, qmpFd: 4, vsockBackend: '/r/device' };
@@ -38,6 +39,12 @@ test('kernel, initramfs, command line and processors are the ones of the machine
   t.is(valueOf(args, '-initrd'), '/c/initramfs.cpio');
   t.is(valueOf(args, '-append'), 'console=ttyS0 quiet');
   t.is(valueOf(args, '-smp'), '2');
+});
+
+test('each share is a device with the tag by which the guest mounts it', (t) => {
+  const args = qemuArguments({ ...machine, shares: [{ tag: 'fs0', socket: '/r,1/fs0' }] }, wiring);
+  t.is(valueOf(args, '-chardev', 'socket,id=fs0'), 'socket,id=fs0,path=/r,,1/fs0');
+  t.is(valueOf(args, '-device', 'vhost-user-fs'), 'vhost-user-fs-pci,chardev=fs0,tag=fs0,queue-size=1024');
 });
 
 test('QEMU starts stopped, ends on a reset, and may start no process of its own', (t) => {

@@ -66,6 +66,27 @@ test('relative paths are resolved', (t) => {
   t.deepEqual(rootfs, { kind: 'path', path: join(process.cwd(), 'default') });
 });
 
+test('mounts are in the order in which they can be mounted, with all defaults', (t) => {
+  const { mounts } = normalize({ mounts: { '/a/b': { source: '.', readonly: true }, '/a': '/x' } });
+  t.deepEqual(
+    mounts.map(({ target, source, readonly, cache }) => [target, source, readonly, cache]),
+    [
+      ['/a', '/x', false, 'auto'],
+      ['/a/b', process.cwd(), true, 'auto'],
+    ],
+  );
+});
+
+test('a root folder is given by its path, or is that of this host', (t) => {
+  t.deepEqual(normalize({ rootfs: { dir: 'x' } }).rootfs, {
+    kind: 'share',
+    path: join(process.cwd(), 'x'),
+    writable: false,
+  });
+  t.deepEqual(normalize({ rootfs: 'host' }).rootfs, { kind: 'share', path: '/', writable: false });
+  t.deepEqual(normalize({ rootfs: './host' }).rootfs, { kind: 'path', path: join(process.cwd(), 'host') });
+});
+
 test('a path alone is a kernel too', (t) => {
   t.deepEqual(normalize({ kernel: '/k' }).kernel, { image: '/k', modules: undefined });
 });
@@ -129,6 +150,48 @@ test('a NUL in a path', refused, { kernel: '/boot/\0' }, 'kernel', /NUL/);
 test('an empty path', refused, { kernel: { image: '' } }, 'kernel.image', /not empty/);
 test('a NUL in the modules folder', refused, { kernel: { image: '/k', modules: '\0' } }, 'kernel.modules', /NUL/);
 test('a NUL in rootfs', refused, { rootfs: 'a\0' }, 'rootfs', /cpio/);
+test('a rootfs of no path', refused, { rootfs: { writable: true } }, 'rootfs.dir', /path/);
+test(
+  'a rootfs with a wrong name',
+  refused,
+  { rootfs: { dir: '/', readonly: true } },
+  'rootfs.readonly',
+  /dir, writable/,
+);
+test('mounts as a list', refused, { mounts: ['/a'] }, 'mounts', /guest paths/);
+test('a mount at the root', refused, { mounts: { '/': '/a' } }, 'mounts["/"]', /absolute path/);
+test('a mount in a file system of the kernel', refused, { mounts: { '/proc/x': '/a' } }, 'mounts["/proc/x"]', /\/proc/);
+test('a mount at a relative path', refused, { mounts: { work: '/a' } }, 'mounts.work', /absolute path/);
+test('a mount at a path with ..', refused, { mounts: { '/a/../b': '/a' } }, 'mounts["/a/../b"]', /\.\./);
+test('a mount of nothing', refused, { mounts: { '/a': '' } }, 'mounts["/a"]', /path/);
+test(
+  'a mount with a wrong cache',
+  refused,
+  { mounts: { '/a': { source: '/', cache: 'x' } } },
+  'mounts["/a"].cache',
+  /auto/,
+);
+test(
+  'a mount with a wrong name',
+  refused,
+  { mounts: { '/a': { source: '/', ro: true } } },
+  'mounts["/a"].ro',
+  /readonly/,
+);
+test(
+  'a mount with a translation that is none',
+  refused,
+  { mounts: { '/a': { source: '/', translateUid: ['0:1:2'] } } },
+  'mounts["/a"].translateUid[0]',
+  /TYPE:SOURCE/,
+);
+test(
+  'nine mounts',
+  refused,
+  { mounts: Object.fromEntries('abcdefghi'.split('').map((n) => [`/${n}`, '/'])) },
+  'mounts',
+  /8/,
+);
 test('a line break in cmdline', refused, { cmdline: 'a\nb' }, 'cmdline', /one line/);
 test('a NUL in cmdline', refused, { cmdline: 'a\0b' }, 'cmdline', /ASCII/);
 test('an environment list', refused, { env: ['A=b'] }, 'env', /names and texts/);
@@ -149,7 +212,19 @@ test('a command line that the kernel would cut off has a code of its own', (t) =
 });
 
 test('any value for any option gives a specification or a MicroVMError', (t) => {
-  const names = ['kernel', 'cmdline', 'cpus', 'memory', 'rootfs', 'env', 'hostname', 'accelerator', 'signal', 'x'];
+  const names = [
+    'kernel',
+    'cmdline',
+    'cpus',
+    'memory',
+    'rootfs',
+    'mounts',
+    'env',
+    'hostname',
+    'accelerator',
+    'signal',
+    'x',
+  ];
   const options = fc.dictionary(fc.constantFrom(...names), fc.anything({ withBigInt: true, withNullPrototype: true }));
   const property = fc.property(fc.oneof(options, fc.anything()), (value) => {
     try {

@@ -11,6 +11,14 @@ for (const accelerator of [kvm, tcg]) {
     for (const word of ['console=ttyS0', 'panic=-1', 'microvm.hostname=patient']) t.true(words.includes(word), word);
   });
 
+  test(`${accelerator.name}: shares are told to the agent, and too many of them to the caller`, (t) => {
+    const share = { word: `microvm.mount=fs0,rw,/${'x'.repeat(200)}` };
+    t.true(kernelCommandLine(normalize(), accelerator, [share]).includes(` ${share.word}`));
+    const many = Array.from({ length: 8 }, () => share);
+    const spec = normalize({ cmdline: 'x'.repeat(500) });
+    t.throws(() => kernelCommandLine(spec, accelerator, many), { code: 'ERR_COMMAND_LINE_TOO_LONG' });
+  });
+
   test(`${accelerator.name}: the caller's words come last, where the kernel prefers them`, (t) => {
     t.true(kernelCommandLine(normalize({ cmdline: 'panic=5 -- x' }), accelerator).endsWith(' panic=5 -- x'));
   });

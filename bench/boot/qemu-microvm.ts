@@ -37,6 +37,7 @@ function qemuArguments(machine: ResolvedMachine, kernel: string): string[] {
 export const qemuMicrovm: Accelerator = {
   name: 'kvm',
   transport: kvm.transport,
+  tagsComeFrom: kvm.tagsComeFrom,
   commandLine: kvm.commandLine,
 
   async start(machine) {

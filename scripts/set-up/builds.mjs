@@ -54,7 +54,12 @@ export async function buildNative() {
     what: 'the native parts',
     command: ['bash', 'scripts/build-native.sh'],
     sources: ['crates', 'Cargo.toml', 'Cargo.lock', 'scripts/build-native.sh', '.cargo'],
-    outputs: ['native/microvm.linux-x64-gnu.node', 'native/microvm-agent', 'native/binding.d.ts'],
+    outputs: [
+      'native/microvm.linux-x64-gnu.node',
+      'native/microvm-agent',
+      'native/microvm-virtiofsd',
+      'native/binding.d.ts',
+    ],
   });
 }
 

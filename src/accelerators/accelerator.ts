@@ -6,6 +6,9 @@ import type { GuestKernel } from '../guest/kernel.ts';
 /** vsock context ID of the guest: each machine has a vsock of its own, so all can have the same. */
 export const GUEST_CID = 3;
 
+/** Requests that can wait in a share's queue. */
+export const SHARE_QUEUE_SIZE = 1024;
+
 /** A machine with everything found and built: plain data, ready to be started. */
 export interface ResolvedMachine {
   readonly cpus: number;
@@ -24,6 +27,16 @@ export interface ResolvedMachine {
   /** Path for a further Unix socket in that folder, for accelerators that need one. */
   readonly deviceSocket: string;
   readonly kvmDevice: string;
+  /** Shares of this host's files, whose daemons listen. */
+  readonly shares: readonly ResolvedShare[];
+}
+
+/** A virtio-fs device, whose daemon listens. */
+export interface ResolvedShare {
+  /** By which the guest mounts it. */
+  readonly tag: string;
+  /** Path of the daemon's socket. */
+  readonly socket: string;
 }
 
 /** Why a machine ended. */
@@ -67,6 +80,8 @@ export interface Accelerator {
   readonly name: 'kvm' | 'tcg';
   /** How virtio devices are plugged: decides which drivers the guest needs. */
   readonly transport: 'mmio' | 'pci';
+  /** Who tells the guest the tag of a share. QEMU up to 8.0 crashes on daemons that do. */
+  readonly tagsComeFrom: 'daemon' | 'monitor';
   /** What its machines need on the kernel command line. */
   readonly commandLine: string;
   /** Starts a machine. When it rejects, or `signal` aborts it, nothing is left behind. */

@@ -4,12 +4,22 @@ import type { BindingMachine, BindingMachineConfig } from '../binding.ts';
 import { streamOf } from '../host/descriptor.ts';
 import { fromNative } from '../native-error.ts';
 import { loadBinding } from '../native.ts';
-import type { Accelerator, MachineExit, ResolvedMachine, RunningMachine } from './accelerator.ts';
+import {
+  type Accelerator,
+  type MachineExit,
+  type ResolvedMachine,
+  type RunningMachine,
+  SHARE_QUEUE_SIZE,
+} from './accelerator.ts';
 import { bootableImage } from './vmlinux.ts';
+
+/** Virtio's number for a file system. */
+const FILE_SYSTEM = 26;
 
 export const kvm: Accelerator = {
   name: 'kvm',
   transport: 'mmio',
+  tagsComeFrom: 'daemon',
   // No keyboard controller to probe, no PCI bus to scan; reset goes by the keyboard controller's reset line.
   commandLine: 'reboot=k pci=off i8042.noaux i8042.nomux i8042.dumbkbd tsc=reliable no_timer_check',
 
@@ -45,7 +55,12 @@ function configOf(machine: ResolvedMachine, image: string): BindingMachineConfig
     commandLine: machine.commandLine,
     vsock: { guestCid: machine.guestCid, socket: machine.vsockSocket },
     rng: true,
-    vhostUser: [],
+    vhostUser: machine.shares.map(({ socket }) => ({
+      socket,
+      deviceType: FILE_SYSTEM,
+      queues: 2,
+      queueSize: SHARE_QUEUE_SIZE,
+    })),
     kvmDevice: machine.kvmDevice,
   };
 }

@@ -12,6 +12,8 @@ export interface HelpPage {
   readonly usage: string;
   readonly commands?: Readonly<Record<string, string>>;
   readonly options: OptionTable;
+  /** The command answers `--help` itself. */
+  readonly printsOwnHelp?: boolean;
   /** Paragraphs or tables to print as they are, each under its heading. */
   readonly sections?: Readonly<Record<string, readonly string[]>>;
   /** Command lines with what they do. */

@@ -7,6 +7,7 @@ import { type OptionTable, parseArguments, UsageError } from './arguments.ts';
 import { cache, cachePage } from './commands/cache.ts';
 import { doctor, doctorPage } from './commands/doctor.ts';
 import { run, runPage } from './commands/run.ts';
+import { virtiofsd, virtiofsdPage } from './commands/virtiofsd.ts';
 import { OWN_FAILURE } from './exit-codes.ts';
 import { type HelpPage, renderHelp } from './help.ts';
 import { errorAsText } from './report-error.ts';
@@ -17,6 +18,7 @@ const commands: Readonly<
   run: { page: runPage, start: run },
   doctor: { page: doctorPage, start: doctor },
   cache: { page: cachePage, start: cache },
+  virtiofsd: { page: virtiofsdPage, start: virtiofsd },
 };
 
 const options = {
@@ -50,7 +52,8 @@ async function main(argv: readonly string[]): Promise<number> {
   if (command === undefined) {
     throw new UsageError(`Unknown command '${name}'`, nearest(name, Object.keys(commands)));
   }
-  if (asksForHelp(rest, command.page.options)) return print(renderHelp(command.page, process.stdout));
+  if (!command.page.printsOwnHelp && asksForHelp(rest, command.page.options))
+    return print(renderHelp(command.page, process.stdout));
   return command.start(rest);
 }
 

@@ -3,7 +3,25 @@ export type RootfsSpec =
   | { readonly kind: 'default' }
   | { readonly kind: 'none' }
   /** A folder or a cpio archive; which one it is shows when the file is looked at. */
-  | { readonly kind: 'path'; readonly path: string };
+  | { readonly kind: 'path'; readonly path: string }
+  /** A folder that the guest runs from, by virtio-fs. */
+  | { readonly kind: 'share'; readonly path: string; readonly writable: boolean };
+
+/** A folder or file of this host in the guest. */
+export interface MountSpec {
+  /** Where in the guest. */
+  readonly target: string;
+  readonly source: string;
+  readonly readonly: boolean;
+  readonly cache: 'auto' | 'always' | 'metadata' | 'never';
+  readonly writeback: boolean;
+  readonly xattr: boolean;
+  /** Undefined: as it suits the user of this process. */
+  readonly translateUid: readonly string[] | undefined;
+  readonly translateGid: readonly string[] | undefined;
+  readonly threads: number;
+  readonly sandbox: 'namespace' | 'none';
+}
 
 /** A machine as it was asked for: plain data, every default filled in, every path absolute. Nothing on disk was looked at yet. */
 export interface MachineSpec {
@@ -14,6 +32,8 @@ export interface MachineSpec {
   /** Undefined: search for one. */
   readonly kernel: { readonly image: string; readonly modules: string | undefined } | undefined;
   readonly rootfs: RootfsSpec;
+  /** Each after those that its target lies in. */
+  readonly mounts: readonly MountSpec[];
   /** The user's words for the kernel command line, to be appended to ours. */
   readonly commandLine: string;
   readonly env: Readonly<Record<string, string>>;

@@ -4,7 +4,8 @@ import { resolve } from 'node:path';
 import { MicroVMError } from '../errors.ts';
 import type { MachineSpec, RootfsSpec } from './machine-spec.ts';
 import { parseMemorySize } from './memory-size.ts';
-import type { KernelFiles, MicroVMOptions } from './options.ts';
+import { mountSpecs } from './mount-options.ts';
+import type { KernelFiles, MicroVMOptions, RootfsFolder } from './options.ts';
 import { invalidOptions } from './problems.ts';
 import { type CheckedOptions, checkOptions } from './schema.ts';
 
@@ -27,6 +28,7 @@ export function normalize(options: MicroVMOptions = {}): MachineSpec {
     hugePages,
     kernel: kernelSpec(kernel),
     rootfs: rootfsSpec(rootfs),
+    mounts: mountSpecs(checked.mounts),
     commandLine,
     env: { ...env },
     hostname,
@@ -45,7 +47,11 @@ function kernelSpec(kernel: string | KernelFiles | undefined): MachineSpec['kern
   return { image: resolve(image), modules: modules === undefined ? undefined : resolve(modules) };
 }
 
-function rootfsSpec(rootfs: string): RootfsSpec {
+function rootfsSpec(rootfs: string | RootfsFolder): RootfsSpec {
+  if (typeof rootfs !== 'string') {
+    return { kind: 'share', path: resolve(rootfs.dir), writable: rootfs.writable ?? false };
+  }
+  if (rootfs === 'host') return { kind: 'share', path: '/', writable: false };
   if (rootfs === 'default') return { kind: 'default' };
   if (rootfs === 'none') return { kind: 'none' };
   return { kind: 'path', path: resolve(rootfs) };

@@ -9,6 +9,65 @@ export interface KernelFiles {
   readonly modules?: string | undefined;
 }
 
+/** A folder that the guest runs from. */
+export interface RootfsFolder {
+  /** Path of the folder on this host. */
+  readonly dir: string;
+  /**
+   * Write the guest's changes to the folder; else they stay in its memory and are lost at its end.
+   * @default false
+   */
+  readonly writable?: boolean | undefined;
+}
+
+/** A folder or file of this host that the guest gets. */
+export interface MountOptions {
+  /** Path of the folder or file on this host. */
+  readonly source: string;
+  /**
+   * Refuse the guest's changes.
+   * @default false
+   */
+  readonly readonly?: boolean | undefined;
+  /**
+   * What the guest may keep in memory: `'auto'` (for a second), `'always'` (for a day: nobody else changes the folder),
+   * `'metadata'` (names and attributes for a day, no content), `'never'`.
+   * @default 'auto'
+   */
+  readonly cache?: 'auto' | 'always' | 'metadata' | 'never' | undefined;
+  /**
+   * Let the guest delay its writes. Only for folders that nobody else changes.
+   * @default false
+   */
+  readonly writeback?: boolean | undefined;
+  /**
+   * Let the guest read and set extended attributes.
+   * @default false
+   */
+  readonly xattr?: boolean | undefined;
+  /**
+   * How user ids translate, as `microvm virtiofsd --translate-uid` takes it.
+   * @default as root none; else this user's files are root's in the guest
+   */
+  readonly translateUid?: readonly string[] | undefined;
+  /**
+   * The same for group ids.
+   * @default as root none; else this user's group is root's in the guest
+   */
+  readonly translateGid?: readonly string[] | undefined;
+  /**
+   * Threads that work on requests, 0 to 64; with 0 the queue's own thread does.
+   * @default 0
+   */
+  readonly threads?: number | undefined;
+  /**
+   * How the daemon is kept from the rest of this host. `'none'` for hosts that refuse namespaces: a guest that breaks into
+   * the daemon is then this user.
+   * @default 'namespace'
+   */
+  readonly sandbox?: 'namespace' | 'none' | undefined;
+}
+
 /** What `MicroVM.create` takes. Everything has a default. */
 export interface MicroVMOptions {
   /**
@@ -39,10 +98,17 @@ export interface MicroVMOptions {
   /**
    * What the guest's root file system holds besides the agent: `'default'` (a small userland with a shell),
    * `'none'`, or the path of a folder or of a cpio archive (newc, plain or gzip) that is packed into the initramfs.
-   * Write a relative path with `./` when it is called `default` or `none`.
+   * `{ dir }` runs the guest from a folder by virtio-fs instead, its changes kept in memory; `'host'` does so from this
+   * host's own root folder, which lets the guest read all that this user may read.
+   * Write a relative path with `./` when it is called `default`, `none` or `host`.
    * @default 'default'
    */
-  readonly rootfs?: string | undefined;
+  readonly rootfs?: string | RootfsFolder | undefined;
+  /**
+   * Folders and files of this host in the guest: by path in the guest the path here, or an object with options.
+   * @default {}
+   */
+  readonly mounts?: Readonly<Record<string, string | MountOptions>> | undefined;
   /**
    * Environment variables for every command, over the agent's own PATH and HOME.
    * @default {}

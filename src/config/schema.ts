@@ -4,7 +4,8 @@ import * as v from 'valibot';
 import type { OptionProblem } from '../errors.ts';
 import { parseMemorySize } from './memory-size.ts';
 import { milliseconds } from './milliseconds.ts';
-import type { BootPhase, KernelFiles, MicroVMOptions } from './options.ts';
+import { mountOptionNames, mounts } from './mount-options.ts';
+import type { BootPhase, KernelFiles, MicroVMOptions, RootfsFolder } from './options.ts';
 import { problemsOf, unknownOptions } from './problems.ts';
 import { ENVIRONMENT_NAME_RULE, isEnvironmentName, isText, TEXT_RULE } from './text.ts';
 
@@ -15,7 +16,7 @@ export interface CheckedOptions extends MicroVMOptions {
   readonly cpus: number;
   readonly memory: string | number;
   readonly hugePages: boolean;
-  readonly rootfs: string;
+  readonly rootfs: string | RootfsFolder;
   readonly env: Readonly<Record<string, string>>;
   readonly hostname: string;
   readonly accelerator: 'auto' | 'kvm' | 'tcg';
@@ -46,9 +47,14 @@ const cmdline = v.custom<string>(
   'printable ASCII text in one line',
 );
 
-const rootfs = v.custom<string>(
-  (value) => isText(value) && value !== '',
-  "'default', 'none', or the path of a folder or a cpio archive",
+const rootfsEntries = { dir: path, writable: v.optional(v.boolean('true or false'), false) };
+const ROOTFS_RULE = "'default', 'none', 'host', the path of a folder or a cpio archive, or { dir, writable }";
+const rootfs = v.union(
+  [
+    v.custom<string>((value) => isText(value) && value !== '', ROOTFS_RULE),
+    v.looseObject(rootfsEntries, 'the path of the folder'),
+  ],
+  ROOTFS_RULE,
 );
 
 const environment = v.pipe(
@@ -80,6 +86,7 @@ const optionEntries = {
   memory: v.optional(memory, '256MiB'),
   hugePages: v.optional(v.boolean('true or false'), false),
   rootfs: v.optional(rootfs, 'default'),
+  mounts: v.optional(mounts, {}),
   env: v.optional(environment, {}),
   hostname: v.optional(hostname, 'microvm'),
   accelerator: v.optional(v.picklist(['auto', 'kvm', 'tcg'], "'auto', 'kvm' or 'tcg'"), 'auto'),
@@ -109,7 +116,11 @@ export function checkOptions(options: unknown): CheckedOptions | readonly Option
   const problems = [
     ...problemsOf(issues ?? []),
     ...unknownOptions(options, Object.keys(optionEntries)),
-    ...unknownOptions(kernelOf(options), Object.keys(kernelEntries), ['kernel']),
+    ...unknownOptions(member(options, 'kernel'), Object.keys(kernelEntries), ['kernel']),
+    ...unknownOptions(member(options, 'rootfs'), Object.keys(rootfsEntries), ['rootfs']),
+    ...mountsOf(options).flatMap(([at, mount]) =>
+      unknownOptions(typeof mount === 'string' ? {} : mount, mountOptionNames, ['mounts', at]),
+    ),
   ];
   return success && problems.length === 0 ? output : problems;
 }
@@ -118,6 +129,11 @@ function isRecord(value: unknown): boolean {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function kernelOf(options: unknown): unknown {
-  return typeof options === 'object' && options !== null && 'kernel' in options ? options.kernel : undefined;
+function member(options: unknown, name: string): unknown {
+  return typeof options === 'object' && options !== null ? (options as Record<string, unknown>)[name] : undefined;
+}
+
+function mountsOf(options: unknown): [string, unknown][] {
+  const given = member(options, 'mounts');
+  return typeof given === 'object' && given !== null && !Array.isArray(given) ? Object.entries(given) : [];
 }

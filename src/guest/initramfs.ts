@@ -20,6 +20,8 @@ export interface InitramfsRequest {
   readonly rootfs: RootfsSpec;
   /** How the virtio devices are plugged: it decides which kernel modules go in. kvm: mmio, tcg: pci. */
   readonly transport: VirtioTransport;
+  /** Names of modules that the machine needs besides, such as `virtiofs`. */
+  readonly modules?: readonly string[] | undefined;
   readonly memoryBytes: number;
   /** Path of the agent's executable. */
   readonly agent: string;
@@ -58,7 +60,7 @@ async function findOrBuild(request: InitramfsRequest): Promise<Initramfs> {
   const { kernel, rootfs, transport, memoryBytes, agent, signal } = request;
   const [source, modules] = await Promise.all([
     openRootfs(rootfs, signal),
-    kernel.modules === undefined ? [] : neededModules(kernel.modules, transport),
+    kernel.modules === undefined ? [] : neededModules(kernel.modules, transport, request.modules),
   ]);
   const files = await Promise.all([agentIdentity(agent), ...modules.map(moduleIdentity)]);
   const path = join(cacheFolder(), 'initramfs', `${hash([LAYOUT_VERSION, source.identity, files])}.cpio`);

@@ -15,10 +15,15 @@ const OPTIONAL = ['virtio_rng'];
 /** How virtio devices are plugged into the machine. */
 export type VirtioTransport = keyof typeof REQUIRED;
 
-/** The files of the modules to load, each after those it depends on. Built-in ones need none. */
-export async function neededModules(folder: string, transport: VirtioTransport): Promise<string[]> {
+/** The files of the modules to load, `more` of them too, each after those it depends on. Built-in ones need none. */
+export async function neededModules(
+  folder: string,
+  transport: VirtioTransport,
+  more: readonly string[] = [],
+): Promise<string[]> {
   const [lines, builtIn] = await Promise.all([readDependencies(folder), readBuiltIn(folder)]);
-  const missing = REQUIRED[transport].filter((name) => !lines.has(name) && !builtIn.has(name));
+  const required = [...REQUIRED[transport], ...more];
+  const missing = required.filter((name) => !lines.has(name) && !builtIn.has(name));
   if (missing.length > 0) {
     throw new MicroVMError('ERR_KERNEL_MODULES', `The modules in ${folder} lack ${missing.join(' and ')}`, {
       hint: 'The guest needs them to reach the host. Use a kernel that has them, such as the one that set-up fetches.',
@@ -35,7 +40,7 @@ export async function neededModules(folder: string, transport: VirtioTransport):
     dependsOn.forEach(add);
     ordered.push(join(folder, file));
   };
-  for (const name of [...REQUIRED[transport], ...OPTIONAL]) add(name);
+  for (const name of [...required, ...OPTIONAL]) add(name);
   return ordered;
 }
 

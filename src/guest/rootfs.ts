@@ -27,7 +27,8 @@ const NOTHING: RootfsSource = { identity: ['none'], leastBytes: 0, write: () => 
 
 /** Looks at the root file system; rejects with `ERR_ROOTFS_…` or `ERR_USERLAND_MISSING`. */
 export async function openRootfs(spec: RootfsSpec, signal?: AbortSignal): Promise<RootfsSource> {
-  if (spec.kind === 'none') return NOTHING;
+  // What is shared is not packed.
+  if (spec.kind === 'none' || spec.kind === 'share') return NOTHING;
   if (spec.kind === 'default') return openUserland(signal);
   const found = await stat(spec.path).catch((cause: unknown) => {
     throw missing(spec.path, cause);

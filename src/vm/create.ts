@@ -1,6 +1,12 @@
 // From options to a machine whose agent answers.
 
-import { type Accelerator, GUEST_CID, type MachineExit, type RunningMachine } from '../accelerators/accelerator.ts';
+import {
+  type Accelerator,
+  GUEST_CID,
+  type MachineExit,
+  type ResolvedMachine,
+  type RunningMachine,
+} from '../accelerators/accelerator.ts';
 import { type Choice, chooseAccelerator } from '../accelerators/choose.ts';
 import { holdGuestFiles } from '../cache/hold-guest.ts';
 import type { MachineSpec } from '../config/machine-spec.ts';
@@ -14,12 +20,15 @@ import { followSignals } from '../host/follow-signals.ts';
 import { createRuntimeFolder } from '../host/runtime-folder.ts';
 import { agentPath } from '../native.ts';
 import { COMMAND_PORT, CommandChannel } from '../vsock/command-channel.ts';
+import { type ShareDaemon, startShareDaemon } from '../virtio-fs/daemon.ts';
+import { findShares, type Share, shareModules } from '../virtio-fs/share.ts';
 import { listenForGuest } from '../vsock/unix.ts';
 import { BootLimit } from './boot-limit.ts';
 import { CleanUpStack } from './cleanup.ts';
 import { GuestConsole, lastWords } from './console.ts';
 import { exitError } from './exit-error.ts';
 import { kernelCommandLine } from './kernel-command-line.ts';
+import { startShared } from './shared-machine.ts';
 import { type BootTimings, PhaseClock } from './timings.ts';
 
 /** A machine whose agent has answered, with all that belongs to it. */
@@ -72,7 +81,8 @@ async function boot(
   choose: (spec: MachineSpec) => Promise<Choice>,
 ): Promise<BootedMachine> {
   const { accelerator, reason } = await clock.time('choose', () => choose(spec));
-  const commandLine = kernelCommandLine(spec, accelerator);
+  const shares = await findShares(spec);
+  const commandLine = kernelCommandLine(spec, accelerator, shares);
   // What is looked at must be there until the guest has read it.
   const held = await holdGuestFiles(guestFiles(spec));
   cleanUp.add({ run: () => held.release(), sync: () => {} });
@@ -80,7 +90,15 @@ async function boot(
   throwIfAborted(signal);
   const { memoryBytes, rootfs } = spec;
   const initramfs = await clock.time('initramfs', () =>
-    buildInitramfs({ kernel, rootfs, transport: accelerator.transport, memoryBytes, agent: agentPath(), signal }),
+    buildInitramfs({
+      kernel,
+      rootfs,
+      transport: accelerator.transport,
+      modules: shareModules(shares, spec),
+      memoryBytes,
+      agent: agentPath(),
+      signal,
+    }),
   );
   cleanUp.add({ run: () => initramfs.release(), sync: () => {} });
   throwIfAborted(signal);
@@ -100,9 +118,14 @@ async function boot(
       guestCid: GUEST_CID,
       vsockSocket,
       deviceSocket: folder.socketPath('device'),
+      shares: shares.map(({ tag }) => ({ tag, socket: folder.socketPath(tag) })),
     };
+    const daemons = await startDaemons(shares, resolved.shares, accelerator, cleanUp);
+    throwIfAborted(signal);
     limit.start();
-    const machine = await limit.within((bounded) => accelerator.start(resolved, bounded), signal);
+    const machine = await startShared(daemons, () =>
+      limit.within((bounded) => accelerator.start(resolved, bounded), signal),
+    );
     cleanUp.add({ run: () => machine.kill(), sync: () => machine.killSync() });
     return { machine, channel, console: new GuestConsole(machine.console, onConsole) };
   });
@@ -132,6 +155,24 @@ async function boot(
   };
 }
 
+/** Starts a daemon for each share; what was started is undone with the rest. */
+async function startDaemons(
+  shares: readonly Share[],
+  resolved: ResolvedMachine['shares'],
+  { tagsComeFrom }: Accelerator,
+  cleanUp: CleanUpStack,
+): Promise<ShareDaemon[]> {
+  const starts = shares.map(async (share, index) => {
+    const socket = resolved[index]?.socket ?? '';
+    const daemon = await startShareDaemon(share, socket, tagsComeFrom === 'daemon');
+    cleanUp.add({ run: () => daemon.stop(), sync: () => daemon.stopSync() });
+    return daemon;
+  });
+  // Those that start while another one fails are to be undone too.
+  await Promise.allSettled(starts);
+  return Promise.all(starts);
+}
+
 interface StartedMachine {
   readonly machine: RunningMachine;
   readonly channel: CommandChannel;
@@ -145,7 +186,7 @@ async function waitForAgent(started: StartedMachine, limit: BootLimit, signal: A
   let booting = true;
   void machine.exited.then(async (exit) => {
     const consoleTail = await lastWords(started);
-    if (booting) ended.abort(exitError(exit, 'while it booted', consoleTail));
+    if (booting) ended.abort(bootError(exit, consoleTail));
   });
   const either = followSignals(ended.signal, signal);
   try {
@@ -159,6 +200,13 @@ async function waitForAgent(started: StartedMachine, limit: BootLimit, signal: A
     booting = false;
     either.release();
   }
+}
+
+/** A guest that cannot mount a share says so and switches itself off. */
+function bootError(exit: MachineExit, consoleTail: string): MicroVMError {
+  const said = /microvm-agent: (cannot mount .*)/.exec(consoleTail)?.[1]?.trim();
+  if (exit.reason !== 'power-off' || said === undefined) return exitError(exit, 'while it booted', consoleTail);
+  return new MicroVMError('ERR_MOUNT_FAILED', `The guest ${said}`, { consoleTail });
 }
 
 function throwIfAborted(signal: AbortSignal | undefined): void {

@@ -36,6 +36,7 @@ export function acceleratorBehaviours(name: AcceleratorName): void {
           guestCid: GUEST_CID,
           vsockSocket: folder.socketPath('vsock'),
           deviceSocket: folder.socketPath('device'),
+          shares: [],
         },
         signal,
       );

@@ -1,6 +1,6 @@
 //! PID 1 of the guest: it makes a bare kernel usable, dials the host, and runs the commands that come over the channel.
 //!
-//! The way through the files is the way of a boot: [`mounts`] → [`settings`] → [`modules`] → [`network`] → [`dial`] →
+//! The way through the files is the way of a boot: [`mounts`] → [`settings`] → [`modules`] → [`shares`] → [`network`] → [`dial`] →
 //! [`mod@serve`] (the one event loop, with [`channel`], [`command`] and [`reaper`] under it) → [`power`].
 //! `docs/guest-agent.md` is the contract with the host.
 //!
@@ -26,6 +26,7 @@ mod readiness;
 mod reaper;
 mod serve;
 mod settings;
+mod shares;
 mod shell;
 mod signals;
 
@@ -70,6 +71,9 @@ fn init() -> Ending {
     console::use_console_of_guest();
     let settings = Settings::read();
     modules::load_all(Path::new(modules::FOLDER));
+    if !shares::mount_all(settings.root.as_ref(), &settings.shares) {
+        return Ending::PowerOff;
+    }
     network::set_host_name(&settings.hostname);
     network::bring_up_loopback();
     power::take_over_control_alt_delete();

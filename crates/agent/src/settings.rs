@@ -3,10 +3,13 @@
 use std::fs;
 
 use crate::console::note;
+use crate::shares::{Root, Share};
 
 const SOURCE: &str = "/proc/cmdline";
 const HOST_NAME: &str = "microvm.hostname";
 const PORT: &str = "microvm.port";
+const MOUNT: &str = "microvm.mount";
+const ROOT: &str = "microvm.root";
 
 /// What the host may set.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,6 +18,10 @@ pub(crate) struct Settings {
     pub(crate) hostname: String,
     /// `microvm.port=`, the vsock port of the command channel on the host; 1024 by default.
     pub(crate) port: u32,
+    /// `microvm.root=`, a share that becomes the root folder; none by default.
+    pub(crate) root: Option<Root>,
+    /// `microvm.mount=`, once for each share to mount, in this order.
+    pub(crate) shares: Vec<Share>,
 }
 
 impl Default for Settings {
@@ -22,6 +29,8 @@ impl Default for Settings {
         Self {
             hostname: "microvm".to_owned(),
             port: 1024,
+            root: None,
+            shares: Vec::new(),
         }
     }
 }
@@ -57,6 +66,14 @@ impl Settings {
                     Ok(port) => settings.port = port,
                     Err(_) => note(format_args!("{PORT} is no port number: {value}")),
                 },
+                MOUNT => match Share::parse(value) {
+                    Some(share) => settings.shares.push(share),
+                    None => note(format_args!("{MOUNT} makes no sense: {value}")),
+                },
+                ROOT => match Root::parse(value) {
+                    Some(root) => settings.root = Some(root),
+                    None => note(format_args!("{ROOT} makes no sense: {value}")),
+                },
                 _ => {}
             }
         }
@@ -75,7 +92,8 @@ mod tests {
             settings,
             Settings {
                 hostname: "microvm".into(),
-                port: 1024
+                port: 1024,
+                ..Settings::default()
             }
         );
     }
@@ -89,9 +107,19 @@ mod tests {
             settings,
             Settings {
                 hostname: "two".into(),
-                port: 8
+                port: 8,
+                ..Settings::default()
             }
         );
+    }
+
+    #[test]
+    fn shares_keep_their_order() {
+        let settings =
+            Settings::parse("microvm.mount=a,ro,/a microvm.root=r,rw microvm.mount=b,rw,/a/b");
+        let shares = ["a,ro,/a", "b,rw,/a/b"].map(|value| Share::parse(value).unwrap());
+        assert_eq!(settings.shares, shares);
+        assert_eq!(settings.root, Root::parse("r,rw"));
     }
 
     #[test]
@@ -101,6 +129,8 @@ mod tests {
             "microvm.port=-1",
             "microvm.port=4294967296",
             "microvm.hostname=",
+            "microvm.mount=a",
+            "microvm.root=a,b",
             &format!("microvm.hostname={long}"),
         ] {
             assert_eq!(Settings::parse(line), Settings::default(), "{line}");

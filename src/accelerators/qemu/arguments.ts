@@ -1,6 +1,6 @@
 // QEMU's command line for a machine.
 
-import type { ResolvedMachine } from '../accelerator.ts';
+import { type ResolvedMachine, SHARE_QUEUE_SIZE } from '../accelerator.ts';
 
 /** Numbers of the descriptors that QEMU inherits, and the sockets it connects to. */
 export interface QemuWiring {
@@ -39,6 +39,10 @@ export function qemuArguments(machine: ResolvedMachine, wiring: QemuWiring): str
     ['-mon', 'chardev=qmp,mode=control'],
     ['-chardev', `socket,id=vsock,path=${escaped(wiring.vsockBackend)}`],
     ['-device', 'vhost-user-vsock-pci,chardev=vsock'],
+    ...machine.shares.flatMap(({ tag, socket }) => [
+      ['-chardev', `socket,id=${tag},path=${escaped(socket)}`],
+      ['-device', `vhost-user-fs-pci,chardev=${tag},tag=${tag},queue-size=${SHARE_QUEUE_SIZE}`],
+    ]),
     ['-device', 'virtio-rng-pci'],
     ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
   ].flat();

@@ -22,6 +22,7 @@ const LAST_WORDS_MS = 1_000;
 export const tcg: Accelerator = {
   name: 'tcg',
   transport: 'pci',
+  tagsComeFrom: 'monitor',
   // A busy host delays the emulated timer's interrupts: the kernel must not conclude that there are none.
   commandLine: 'no_timer_check',
 

@@ -4,6 +4,7 @@ import { MicroVMError } from '../../errors.ts';
 import type { MicroVMOptions } from '../../config/options.ts';
 import { MicroVM, type ExecResult } from '../../micro-vm.ts';
 import { prepareCommand } from '../../vm/exec.ts';
+import { mountOptions, rootfsOption } from '../mount-arguments.ts';
 import { type OptionTable, parseArguments, type ParsedArguments, UsageError } from '../arguments.ts';
 import { OWN_FAILURE, TIMED_OUT } from '../exit-codes.ts';
 import type { HelpPage } from '../help.ts';
@@ -27,7 +28,13 @@ const options = {
   rootfs: {
     type: 'string',
     value: 'PATH',
-    help: 'Folder or cpio archive for the guest; default, or none for the agent alone',
+    help: "Run the guest from a folder, or from this host's root folder with 'host'; or pack a cpio archive; default, or none",
+  },
+  mount: {
+    type: 'string',
+    multiple: true,
+    value: 'SRC:DST[:ro,cache=…]',
+    help: 'Mount a folder or file of this host at DST in the guest. Repeatable',
   },
   cpus: { type: 'string', value: 'N', help: 'Virtual CPUs, 1 to 64 (default 1)' },
   memory: { type: 'string', value: 'SIZE', help: 'Guest memory, such as 512MiB or 2GiB (default 256MiB)' },
@@ -67,6 +74,7 @@ export const runPage: HelpPage = {
     ['microvm run -- uname -a', 'Run a command in a fresh Linux'],
     ["microvm run --memory 1GiB --cpus 2 -- sh -c 'nproc; free -m'", 'Run a shell line on a larger machine'],
     ['tar c src | microvm run -i -- sh -c "tar x && ls src"', 'Send files in by standard input'],
+    ['microvm run --mount .:/work --rootfs host -- ls /work', "Run this host's programs on this folder"],
     ['microvm run --json -- cat /proc/cpuinfo | jq .timings', 'Let a program read the result'],
   ],
 };
@@ -165,7 +173,8 @@ function machineOptions(given: ParsedArguments, signal: AbortSignal): MicroVMOpt
   return {
     accelerator: given.text('accelerator') as MicroVMOptions['accelerator'],
     kernel: given.text('kernel'),
-    rootfs: given.text('rootfs'),
+    rootfs: rootfsOption(given.text('rootfs')),
+    mounts: mountOptions(given.texts('mount')),
     cpus: wholeNumber('cpus', given.text('cpus')),
     memory: given.text('memory'),
     env: environment(given.texts('env')),

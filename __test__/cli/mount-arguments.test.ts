@@ -1,0 +1,40 @@
+import { tmpdir } from 'node:os';
+import test from 'ava';
+
+import { mountOptions, rootfsOption } from '../../src/cli/mount-arguments.ts';
+
+test('a mount is a source, a target and options', (t) => {
+  t.deepEqual(mountOptions(['.:/work', '/a:b:/c:ro,cache=never', 'x:/y:threads=4,xattr,writeback,sandbox=none']), {
+    '/work': { source: '.' },
+    '/c': { source: '/a:b', readonly: true, cache: 'never' },
+    '/y': { source: 'x', threads: 4, xattr: true, writeback: true, sandbox: 'none' },
+  });
+});
+
+for (const [text, message] of [
+  ['work', /takes SRC:DST/],
+  [':/work', /takes SRC:DST/],
+  ['.:work', /takes SRC:DST/],
+  ['.:/work:roo', /no option 'roo'/],
+  ['.:/work:cache', /no option 'cache'/],
+  ['.:/work:ro=1', /no option 'ro=1'/],
+] as const) {
+  test(`--mount ${text} is refused`, (t) => {
+    t.throws(() => mountOptions([text]), { name: 'UsageError', message });
+  });
+}
+
+test('two mounts at one place are refused', (t) => {
+  t.throws(() => mountOptions(['a:/x', 'b:/x']), { message: /\/x twice/ });
+});
+
+test('--rootfs is a name, a folder to run from, or an archive', (t) => {
+  t.deepEqual([undefined, 'host', 'none', tmpdir(), '/no/such/folder', '/dev/null'].map(rootfsOption), [
+    undefined,
+    'host',
+    'none',
+    { dir: tmpdir() },
+    '/no/such/folder',
+    '/dev/null',
+  ]);
+});

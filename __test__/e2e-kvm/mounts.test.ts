@@ -1,0 +1,5 @@
+import { privateRuntimeFolder } from '../helpers/guest.ts';
+import { mountBehaviours } from '../helpers/behaviours/mounts.ts';
+
+privateRuntimeFolder();
+mountBehaviours('kvm');

@@ -1,0 +1,156 @@
+//! The device's state on its way to or from another daemon: vhost-user's `SET_DEVICE_STATE_FD` and
+//! `CHECK_DEVICE_STATE`, and the preparation that the memory log announces.
+
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use log::warn;
+use vhost::vhost_user::message::{VhostTransferStateDirection, VhostTransferStatePhase};
+use virtiofsd::filesystem::{FileSystem, SerializableFileSystem};
+use virtiofsd::server::Server;
+
+/// Transfers under way.
+#[derive(Debug, Default)]
+pub struct DeviceState {
+    preparation: Mutex<Option<Preparation>>,
+    transfer: Mutex<Option<JoinHandle<io::Result<()>>>>,
+}
+
+/// A thread that finds out how the receiving side can find each inode.
+#[derive(Debug)]
+struct Preparation {
+    thread: JoinHandle<()>,
+    cancel: Arc<AtomicBool>,
+}
+
+impl Preparation {
+    fn start<F>(server: &Arc<Server<F>>) -> io::Result<Self>
+    where
+        F: FileSystem + SerializableFileSystem + Send + Sync + 'static,
+    {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let server = Arc::clone(server);
+        let cancelled = Arc::clone(&cancel);
+        let thread = std::thread::Builder::new()
+            .name("preparation".to_owned())
+            .spawn(move || server.prepare_serialization(cancelled))?;
+        Ok(Self { thread, cancel })
+    }
+
+    fn cancel(self) {
+        self.cancel.store(true, Ordering::Relaxed);
+        // Its outcome is not wanted any more.
+        let _ = self.thread.join();
+    }
+}
+
+impl DeviceState {
+    /// Follows the memory log: a front end that has switched it on is about to migrate, and one that switches it off
+    /// has given that up. (The specification does not say the latter, but QEMU does it then, and only then.)
+    pub fn migrate<F>(&self, server: &Arc<Server<F>>, migrates: bool)
+    where
+        F: FileSystem + SerializableFileSystem + Send + Sync + 'static,
+    {
+        let mut preparation = lock(&self.preparation);
+        if !migrates {
+            if let Some(preparation) = preparation.take() {
+                preparation.cancel();
+            }
+        } else if preparation.is_none() {
+            match Preparation::start(server) {
+                Ok(started) => *preparation = Some(started),
+                Err(error) => warn!("The state will be collected late: no thread: {error}"),
+            }
+        }
+    }
+
+    /// Begins to write the state to `file`, or to read it from there.
+    pub fn begin<F>(
+        &self,
+        server: &Arc<Server<F>>,
+        direction: VhostTransferStateDirection,
+        phase: VhostTransferStatePhase,
+        file: File,
+    ) -> io::Result<()>
+    where
+        F: FileSystem + SerializableFileSystem + Send + Sync + 'static,
+    {
+        if phase != VhostTransferStatePhase::STOPPED {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("Transfer in phase {phase:?} is not supported"),
+            ));
+        }
+        let mut transfer = lock(&self.transfer);
+        if let Some(running) = transfer.as_ref()
+            && !running.is_finished()
+        {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        let preparation = lock(&self.preparation).take();
+        let server = Arc::clone(server);
+        let thread = std::thread::Builder::new().name("transfer".to_owned());
+        *transfer = Some(match direction {
+            VhostTransferStateDirection::SAVE => {
+                thread.spawn(move || save(&server, preparation, file))?
+            }
+            VhostTransferStateDirection::LOAD => {
+                if let Some(preparation) = preparation {
+                    warn!("Cancelling serialization preparation because of incoming migration");
+                    preparation.cancel();
+                }
+                thread.spawn(move || {
+                    server
+                        .deserialize_and_apply(file)
+                        .map_err(|error| explain("Failed to load state", &error))
+                })?
+            }
+        });
+        Ok(())
+    }
+
+    /// Waits for the end of what was begun, and tells how it went.
+    pub fn finish(&self) -> io::Result<()> {
+        let transfer = lock(&self.transfer).take().ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "Front-end attempts to check migration state, but no migration has been done",
+            )
+        })?;
+        transfer
+            .join()
+            .map_err(|_| io::Error::other("Failed to join the migration thread"))?
+    }
+}
+
+fn save<F>(server: &Server<F>, preparation: Option<Preparation>, file: File) -> io::Result<()>
+where
+    F: FileSystem + SerializableFileSystem + Send + Sync + 'static,
+{
+    match preparation {
+        // It should be done; if not, the machine stands still a bit longer.
+        Some(preparation) => preparation
+            .thread
+            .join()
+            .map_err(|_| io::Error::other("Failed to finalize serialization preparation"))?,
+        // QEMU does not log memory when it takes a snapshot.
+        None => {
+            warn!("The front end did not announce the migration: collecting data now");
+            server.prepare_serialization(Arc::new(AtomicBool::new(false)));
+        }
+    }
+    server
+        .serialize(file)
+        .map_err(|error| explain("Failed to save state", &error))
+}
+
+fn explain(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
