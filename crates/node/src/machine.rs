@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use microvm_vmm::boot::{ExtractError, extract_vmlinux as extract};
 use microvm_vmm::{
-    ExitReason, Machine, MachineConfig, VhostUserConfig, VhostUserPeer, VsockConfig, reaper,
+    ExitReason, Machine, MachineConfig, VhostUserConfig, VhostUserPeer, VsockConfig, VsockHostEnd,
+    reaper,
 };
 use napi::Env;
 use napi::bindgen_prelude::{BigInt, PromiseRaw};
@@ -222,7 +223,7 @@ fn machine_config(
     }
     let vsock = config.vsock.map(|vsock| VsockConfig {
         guest_cid: vsock.guest_cid.into(),
-        socket: PathBuf::from(vsock.socket),
+        host_end: VsockHostEnd::Unix(PathBuf::from(vsock.socket)),
     });
     let vhost_user = config.vhost_user.into_iter().map(|device| VhostUserConfig {
         peer: VhostUserPeer::Socket(PathBuf::from(device.socket)),
