@@ -10,6 +10,6 @@ export type {
   MachineExitReason,
   StopOptions,
 } from './src/micro-vm.ts';
-export type { BootPhase, KernelFiles, MicroVMOptions } from './src/config/options.ts';
+export type { BootPhase, KernelFiles, MicroVMOptions, VhostVsockOptions } from './src/config/options.ts';
 export { MicroVMError } from './src/errors.ts';
 export type { CommandOutcome, MicroVMErrorCode, OptionProblem } from './src/errors.ts';

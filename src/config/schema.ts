@@ -4,7 +4,7 @@ import * as v from 'valibot';
 import type { OptionProblem } from '../errors.ts';
 import { parseMemorySize } from './memory-size.ts';
 import { milliseconds } from './milliseconds.ts';
-import type { BootPhase, KernelFiles, MicroVMOptions } from './options.ts';
+import type { BootPhase, KernelFiles, MicroVMOptions, VhostVsockOptions } from './options.ts';
 import { problemsOf, unknownOptions } from './problems.ts';
 import { ENVIRONMENT_NAME_RULE, isEnvironmentName, isText, TEXT_RULE } from './text.ts';
 
@@ -20,6 +20,7 @@ export interface CheckedOptions extends MicroVMOptions {
   readonly hostname: string;
   readonly accelerator: 'auto' | 'kvm' | 'tcg';
   readonly bootTimeout?: number | undefined;
+  readonly vsock: 'unix' | 'vhost' | VhostVsockOptions;
   readonly kvmDevice: string;
 }
 
@@ -68,6 +69,22 @@ const hostname = v.custom<string>(
 
 const kernelEntries = { image: path, modules: v.optional(path) };
 
+/** Beyond the last are "any" port and context ID. */
+const LAST_VSOCK_NUMBER = 2 ** 32 - 2;
+
+const vsockNumber = (from: number): v.GenericSchema<number> =>
+  v.custom<number>(
+    (value) => isWhole(value, from, LAST_VSOCK_NUMBER),
+    `a whole number, ${from} to ${LAST_VSOCK_NUMBER}`,
+  );
+
+const vsockEntries = {
+  type: v.literal('vhost', "'vhost'"),
+  cid: v.optional(vsockNumber(3)),
+  port: v.optional(vsockNumber(1)),
+  device: v.optional(path),
+};
+
 const optionEntries = {
   kernel: v.optional(
     v.union(
@@ -84,6 +101,13 @@ const optionEntries = {
   hostname: v.optional(hostname, 'microvm'),
   accelerator: v.optional(v.picklist(['auto', 'kvm', 'tcg'], "'auto', 'kvm' or 'tcg'"), 'auto'),
   bootTimeout: v.optional(milliseconds),
+  vsock: v.optional(
+    v.union(
+      [v.picklist(['unix', 'vhost']), v.looseObject(vsockEntries, "{ type: 'vhost' }")],
+      "'unix', 'vhost', or { type: 'vhost', cid, port, device }",
+    ),
+    'unix',
+  ),
   kvmDevice: v.optional(path, '/dev/kvm'),
   onPhase: v.optional(v.custom<(phase: BootPhase) => void>((value) => typeof value === 'function', 'a function')),
   onConsole: v.optional(v.custom<(chunk: Uint8Array) => void>((value) => typeof value === 'function', 'a function')),
@@ -109,7 +133,8 @@ export function checkOptions(options: unknown): CheckedOptions | readonly Option
   const problems = [
     ...problemsOf(issues ?? []),
     ...unknownOptions(options, Object.keys(optionEntries)),
-    ...unknownOptions(kernelOf(options), Object.keys(kernelEntries), ['kernel']),
+    ...unknownOptions(partOf(options, 'kernel'), Object.keys(kernelEntries), ['kernel']),
+    ...unknownOptions(partOf(options, 'vsock'), Object.keys(vsockEntries), ['vsock']),
   ];
   return success && problems.length === 0 ? output : problems;
 }
@@ -118,6 +143,6 @@ function isRecord(value: unknown): boolean {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function kernelOf(options: unknown): unknown {
-  return typeof options === 'object' && options !== null && 'kernel' in options ? options.kernel : undefined;
+function partOf(options: unknown, name: string): unknown {
+  return isRecord(options) ? (options as Record<string, unknown>)[name] : undefined;
 }

@@ -8,7 +8,9 @@ const COMMON = 'console=ttyS0 quiet panic=-1 random.trust_cpu=on cryptomgr.notes
 
 /** The whole line. The caller's words come last, for of two the kernel takes the last; their length was checked. */
 export function kernelCommandLine(spec: MachineSpec, accelerator: Accelerator): string {
-  return [COMMON, accelerator.commandLine, `microvm.hostname=${spec.hostname}`, spec.commandLine]
+  const { hostname, vsock } = spec;
+  const port = vsock.type === 'vhost' && vsock.port !== undefined ? `microvm.port=${vsock.port}` : '';
+  return [COMMON, accelerator.commandLine, `microvm.hostname=${hostname}`, port, spec.commandLine]
     .filter((part) => part !== '')
     .join(' ');
 }
