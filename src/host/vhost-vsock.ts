@@ -2,6 +2,7 @@
 
 import { Socket } from 'node:net';
 import type { BindingVhostVsock } from '../binding.ts';
+import { type MicroVMError, withDetails } from '../errors.ts';
 import { fromNative } from '../native-error.ts';
 import { loadBinding } from '../native.ts';
 import { streamOf } from './descriptor.ts';
@@ -75,10 +76,23 @@ function connectionOf(fd: number): Socket {
   return new Socket({ fd, readable: true, writable: true, allowHalfOpen: true });
 }
 
+/** What can be done about failures that are of the caller's numbers. */
+const HINTS: Readonly<Record<string, string>> = {
+  ERR_VSOCK_CID_TAKEN: 'Leave out cid, and a free one is taken.',
+  ERR_VSOCK_PORT_TAKEN:
+    "Another program listens there, such as another process with machines on the host's vsock: give this one a port of its own by vsock: { type: 'vhost', port }.",
+};
+
+function inOurWords(error: unknown): MicroVMError {
+  const typedError = fromNative(error);
+  const hint = HINTS[typedError.code];
+  return hint === undefined ? typedError : withDetails(typedError, { hint });
+}
+
 function typed<T>(call: () => T): T {
   try {
     return call();
   } catch (error) {
-    throw fromNative(error);
+    throw inOurWords(error);
   }
 }
