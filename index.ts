@@ -10,7 +10,14 @@ export type {
   MachineExitReason,
   StopOptions,
 } from './src/micro-vm.ts';
-export type { BootPhase, KernelFiles, MicroVMOptions, MountOptions, RootfsFolder } from './src/config/options.ts';
+export type {
+  BootPhase,
+  KernelFiles,
+  MicroVMOptions,
+  MountOptions,
+  RootfsFolder,
+  VhostVsockOptions,
+} from './src/config/options.ts';
 export { VirtioFs } from './src/virtio-fs/virtio-fs.ts';
 export type { VirtioFsOptions } from './src/virtio-fs/virtio-fs.ts';
 export { MicroVMError } from './src/errors.ts';

@@ -37,7 +37,7 @@ busybox=${quote(`${cache}/tools/busybox-static/busybox`)}
 # Programs may ask for it by name.
 command -v modprobe >/dev/null || ln -s "$busybox" /usr/local/sbin/modprobe
 "$busybox" modprobe kvm-amd ${kvmAmd} || echo 'lab: kvm-amd cannot be loaded'
-for module in vhost_vsock tun fuse; do "$busybox" modprobe "$module" || echo "lab: $module cannot be loaded"; done
+for module in vhost_vsock vsock_loopback tun fuse; do "$busybox" modprobe "$module" || echo "lab: $module cannot be loaded"; done
 chmod 666 /dev/vhost-vsock 2>/dev/null
 chgrp ${quote(KVM_GROUP)} /dev/kvm && chmod 660 /dev/kvm
 [ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd

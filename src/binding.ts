@@ -51,6 +51,20 @@ export interface BindingVsockHost {
   stopSync(): void;
 }
 
+/** A context ID on a vhost-vsock device, and the host's end of the guest that gets it. */
+export interface BindingVhostVsock {
+  readonly cid: number;
+  /** The open device, to be copied. */
+  device(): number;
+  releaseDevice(): void;
+  /** Gives a socket that gets a byte for each arrival. */
+  listen(port: number, waiting: number): number;
+  takeConnection(port: number): number | null;
+  stopListening(port: number): void;
+  connect(port: number, timeoutMs: number): Promise<number>;
+  close(): void;
+}
+
 export interface BindingMachineConfig {
   readonly cpus: number;
   readonly memoryBytes: bigint;
@@ -58,7 +72,8 @@ export interface BindingMachineConfig {
   readonly kernel: string;
   readonly initramfs?: string;
   readonly commandLine: string;
-  readonly vsock?: { readonly guestCid: number; readonly socket: string };
+  /** Its host end is a Unix socket's path, or an open vhost-vsock device that has the context ID. */
+  readonly vsock?: { readonly guestCid: number; readonly socket?: string; readonly vhostFd?: number };
   readonly rng: boolean;
   readonly vhostUser: readonly BindingVhostUser[];
   readonly kvmDevice?: string;
@@ -102,6 +117,8 @@ export interface Binding extends KvmBinding {
   /** Closes one of those. */
   closeDescriptor(fd: number): void;
   serveVsock(options: BindingVsockOptions): BindingVsockHost;
+  /** Opens a vhost-vsock device and takes the context ID that is given, or a free one. */
+  takeVhostVsock(device: string, cid?: number): BindingVhostVsock;
   measureGuestSpeed(kvmDevice: string): Promise<BindingGuestSpeed>;
   /** Unpacks a bzImage's kernel; false where its compression is not one that we unpack. */
   extractVmlinux(bzImage: string, out: string): Promise<boolean>;

@@ -94,6 +94,16 @@ export type MicroVMErrorCode =
   | 'ERR_SOCKET_PATH_TOO_LONG'
   /** A Unix socket could not be made, listened on or reached. */
   | 'ERR_SOCKET_FAILED'
+  /** There is no vhost-vsock device. */
+  | 'ERR_VHOST_VSOCK_MISSING'
+  /** This user may not open the vhost-vsock device. */
+  | 'ERR_VHOST_VSOCK_PERMISSION'
+  /** The vhost-vsock device cannot be opened for another reason, or refused a call. */
+  | 'ERR_VHOST_VSOCK_FAILED'
+  /** Another guest of this host has the context ID. */
+  | 'ERR_VSOCK_CID_TAKEN'
+  /** Another program listens at that vsock port of this host. */
+  | 'ERR_VSOCK_PORT_TAKEN'
   /** The guest refused a connection to one of its vsock ports. */
   | 'ERR_VSOCK_REFUSED'
   /** The agent did not connect to the command channel in time. */

@@ -7,7 +7,8 @@ import { kvm } from '../../src/accelerators/kvm.ts';
 import type { Binding, BindingMachine } from '../../src/binding.ts';
 import { loadBinding } from '../../src/native.ts';
 
-const MACHINE = { memoryBytes: 2 ** 28, kernel: { image: '/vmlinux', format: 'elf' } } as ResolvedMachine;
+const KERNEL = { image: '/vmlinux', format: 'elf' };
+const MACHINE = { memoryBytes: 2 ** 28, kernel: KERNEL, shares: [] as const } as unknown as ResolvedMachine;
 
 const binding = loadBinding() as { -readonly [Name in keyof Binding]: Binding[Name] };
 const { BindingMachine: original } = binding;

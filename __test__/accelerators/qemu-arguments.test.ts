@@ -16,7 +16,7 @@ const machine: ResolvedMachine = {
   shares: [],
   kvmDevice: '/dev/kvm',
 };
-const wiring = { consoleFd: 3, qmpFd: 4, vsockBackend: '/r/device' };
+const wiring = { consoleFd: 3, qmpFd: 4, vsock: { backend: '/r/device' } };
 
 function valueOf(args: readonly string[], name: string, start = ''): string | undefined {
   return args.find((value, index) => args[index - 1] === name && value.startsWith(start));
@@ -61,6 +61,12 @@ test('console and control are inherited descriptors', (t) => {
 });
 
 test('a comma in a path does not end the value', (t) => {
-  const args = qemuArguments(machine, { ...wiring, vsockBackend: '/r,x/device' });
+  const args = qemuArguments(machine, { ...wiring, vsock: { backend: '/r,x/device' } });
   t.is(valueOf(args, '-chardev', 'socket,id=vsock'), 'socket,id=vsock,path=/r,,x/device');
+});
+
+test("the kernel's vsock device is one more descriptor, and there is no other", (t) => {
+  const args = qemuArguments({ ...machine, guestCid: 77 }, { ...wiring, vsock: { vhostFd: 5 } });
+  t.is(valueOf(args, '-device', 'vhost-vsock-pci'), 'vhost-vsock-pci,guest-cid=77,vhostfd=5');
+  t.is(valueOf(args, '-chardev', 'socket,id=vsock'), undefined);
 });

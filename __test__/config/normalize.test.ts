@@ -50,6 +50,7 @@ test('no options give one CPU, 256 MiB and the default places', (t) => {
     env: {},
     hostname: 'microvm',
     bootTimeoutMs: { kvm: 30_000, tcg: 120_000 },
+    vsock: { type: 'unix' },
     kvmDevice: '/dev/kvm',
   });
   t.deepEqual(normalize({ cpus: undefined, kernel: undefined, signal: undefined }), normalize());
@@ -242,3 +243,35 @@ test('memory sizes are read with their units', (t) => {
     [1024, MIB, 2048 * MIB, 512 * MIB, 4096, 4096, ...Array.from({ length: 6 }, () => undefined)],
   );
 });
+
+test(
+  "the host's own vsock has the usual port and a free context ID",
+  accepted,
+  { vsock: 'vhost' },
+  {
+    vsock: { type: 'vhost', cid: undefined, port: undefined, device: '/dev/vhost-vsock' },
+  },
+);
+test(
+  'vsock in its long form',
+  accepted,
+  { vsock: { type: 'vhost', cid: 2 ** 32 - 2, port: 1, device: '/dev/./v' } },
+  { vsock: { type: 'vhost', cid: 2 ** 32 - 2, port: 1, device: '/dev/v' } },
+);
+test('vsock of another kind', refused, { vsock: 'tcp' }, 'vsock', /'unix', 'vhost'/);
+test(
+  'a reserved context ID',
+  refused,
+  { vsock: { type: 'vhost', cid: 2 } },
+  'vsock.cid',
+  /^a whole number, 3 to 4294967294$/,
+);
+test(
+  'the port of any',
+  refused,
+  { vsock: { type: 'vhost', port: 2 ** 32 - 1 } },
+  'vsock.port',
+  /^a whole number, 1 to /,
+);
+test('a misspelt option of vsock', refused, { vsock: { type: 'vhost', prot: 1 } }, 'vsock.prot', /did you mean port/);
+test('a long form without its type', refused, { vsock: { port: 5 } }, 'vsock.type', /vhost/);

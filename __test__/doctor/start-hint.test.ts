@@ -4,7 +4,7 @@ import test from 'ava';
 
 import { withStartHint } from '../../src/doctor/start-hint.ts';
 import { MicroVM, MicroVMError, type MicroVMErrorCode } from '../../index.ts';
-import { ANN, type FakeHost, fakeHost, healthyKvm, ok, refused } from '../helpers/fake-host.ts';
+import { ANN, type FakeHost, fakeHost, healthyKvm, kvmNode, ok, refused } from '../helpers/fake-host.ts';
 
 const hints = test.macro<[MicroVMErrorCode, FakeHost, RegExp]>(async (t, code, different, pattern) => {
   const error = new MicroVMError(code, 'It failed', { consoleTail: 'tail' });
@@ -54,6 +54,41 @@ test(
   'ERR_QEMU_MISSING',
   { programs: { 'qemu-system-x86_64': '' } },
   /: sudo apt-get update && sudo apt-get install -y qemu-system-x86$/,
+);
+test(
+  'a missing vhost-vsock device tells the module, and how to do without',
+  hints,
+  'ERR_VHOST_VSOCK_MISSING',
+  {},
+  /^The kernel module vhost_vsock is not loaded\. To mend it: load the vhost_vsock kernel module: sudo modprobe vhost_vsock$/,
+);
+test(
+  'a vhost-vsock device that a container lacks is passed in',
+  hints,
+  'ERR_VHOST_VSOCK_MISSING',
+  { nodes: { '/.dockerenv': kvmNode({ kind: 'file' }) } },
+  /container \(docker\).*--device \/dev\/vhost-vsock/,
+);
+test(
+  'a vhost-vsock device of somebody else tells the command',
+  hints,
+  'ERR_VHOST_VSOCK_PERMISSION',
+  { nodes: { '/dev/vhost-vsock': kvmNode() }, openErrors: { '/dev/vhost-vsock': 'EACCES' } },
+  /may not be opened by ann\. To mend it: .*: sudo setfacl -m u:ann:rw \/dev\/vhost-vsock$/,
+);
+test(
+  'a vhost-vsock device that a control group forbids is told from one of somebody else',
+  hints,
+  'ERR_VHOST_VSOCK_PERMISSION',
+  { nodes: { '/dev/vhost-vsock': kvmNode() }, openErrors: { '/dev/vhost-vsock': 'EPERM' } },
+  /^The device cgroup of this process/,
+);
+test(
+  'a vhost-vsock device that fails otherwise says how to do without',
+  hints,
+  'ERR_VHOST_VSOCK_FAILED',
+  { nodes: { '/dev/vhost-vsock': kvmNode() }, openErrors: { '/dev/vhost-vsock': 'EMFILE' } },
+  /failed with EMFILE\. To mend it: leave out vsock/,
 );
 test(
   'a problem without a way out leads to the doctor',

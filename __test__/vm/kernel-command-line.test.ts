@@ -2,6 +2,7 @@ import test from 'ava';
 
 import { kvm } from '../../src/accelerators/kvm.ts';
 import { tcg } from '../../src/accelerators/qemu/tcg.ts';
+import type { MicroVMOptions } from '../../src/config/options.ts';
 import { normalize } from '../../src/config/normalize.ts';
 import { kernelCommandLine } from '../../src/vm/kernel-command-line.ts';
 
@@ -17,6 +18,12 @@ for (const accelerator of [kvm, tcg]) {
     const many = Array.from({ length: 8 }, () => share);
     const spec = normalize({ cmdline: 'x'.repeat(500) });
     t.throws(() => kernelCommandLine(spec, accelerator, many), { code: 'ERR_COMMAND_LINE_TOO_LONG' });
+  });
+
+  test(`${accelerator.name}: the agent hears of the port where it is another than the usual one`, (t) => {
+    const line = (vsock: MicroVMOptions['vsock']): string => kernelCommandLine(normalize({ vsock }), accelerator);
+    t.regex(line({ type: 'vhost', port: 5000 }), / microvm\.port=5000(?: |$)/);
+    for (const usual of ['unix', 'vhost'] as const) t.notRegex(line(usual), /microvm\.port/);
   });
 
   test(`${accelerator.name}: the caller's words come last, where the kernel prefers them`, (t) => {

@@ -102,9 +102,13 @@ function sum(name, outcomes) {
   return total.passed + total.failed === 0 ? { ...total, failed: 1 } : total;
 }
 
-/** Test programs that make machines: these run once more where KVM is native. All others do without it. */
-const MACHINE_CRATES = ['kvm', 'ring3', 'vmm'];
-const MACHINE_TESTS = new Set(['guest', 'machine', 'platform']);
+/** Test programs that take a host for machines: these run once more where KVM is native. All others do without it. */
+const MACHINE_TESTS = {
+  kvm: ['guest'],
+  ring3: ['platform'],
+  vmm: ['machine'],
+  vsock: ['af_vsock'],
+};
 /** The folder of the end-to-end tests of the kvm accelerator. */
 const KVM_TESTS = '__test__/e2e-kvm';
 
@@ -114,7 +118,7 @@ const KVM_TESTS = '__test__/e2e-kvm';
  */
 export async function runRustOnKvm({ seconds }) {
   const name = 'cargo test on KVM';
-  const packages = MACHINE_CRATES.flatMap((crate) => ['--package', `microvm-${crate}`]);
+  const packages = Object.keys(MACHINE_TESTS).flatMap((crate) => ['--package', `microvm-${crate}`]);
   let messages = '';
   const built = await runWith(
     ['cargo', 'test', '--no-run', '--locked', '--quiet', '--message-format=json', ...packages],
@@ -143,7 +147,7 @@ function testExecutables(messages) {
     .filter((line) => line.startsWith('{'))
     .map((line) => JSON.parse(line))
     .filter(({ reason, profile, executable }) => reason === 'compiler-artifact' && profile.test && executable)
-    .filter(({ target }) => MACHINE_TESTS.has(target.name))
+    .filter(({ target, manifest_path: manifest }) => MACHINE_TESTS[basename(dirname(manifest))]?.includes(target.name))
     .map(({ executable, manifest_path: manifest }) => ({ executable, folder: dirname(manifest) }));
 }
 

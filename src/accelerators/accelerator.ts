@@ -3,7 +3,7 @@
 import type { Duplex } from 'node:stream';
 import type { GuestKernel } from '../guest/kernel.ts';
 
-/** vsock context ID of the guest: each machine has a vsock of its own, so all can have the same. */
+/** Context ID of guests whose vsock device is ours: each has a vsock of its own, so all can have the same. */
 export const GUEST_CID = 3;
 
 /** Requests that can wait in a share's queue. */
@@ -24,6 +24,11 @@ export interface ResolvedMachine {
   readonly guestCid: number;
   /** Path of the vsock device's Unix socket, in a private folder. */
   readonly vsockSocket: string;
+  /**
+   * Instead of that: an open vhost-vsock device of the host's kernel that has the context ID. The caller keeps its own.
+   * @default none: the vsock device is ours, with the Unix socket
+   */
+  readonly vhostVsockFd?: number | undefined;
   /** Path for a further Unix socket in that folder, for accelerators that need one. */
   readonly deviceSocket: string;
   readonly kvmDevice: string;

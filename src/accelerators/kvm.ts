@@ -53,7 +53,7 @@ function configOf(machine: ResolvedMachine, image: string): BindingMachineConfig
     kernel: image,
     initramfs: machine.initramfs,
     commandLine: machine.commandLine,
-    vsock: { guestCid: machine.guestCid, socket: machine.vsockSocket },
+    vsock: { guestCid: machine.guestCid, ...vsockHostEnd(machine) },
     rng: true,
     vhostUser: machine.shares.map(({ socket }) => ({
       socket,
@@ -63,6 +63,10 @@ function configOf(machine: ResolvedMachine, image: string): BindingMachineConfig
     })),
     kvmDevice: machine.kvmDevice,
   };
+}
+
+function vsockHostEnd({ vhostVsockFd, vsockSocket }: ResolvedMachine): { socket: string } | { vhostFd: number } {
+  return vhostVsockFd === undefined ? { socket: vsockSocket } : { vhostFd: vhostVsockFd };
 }
 
 class KvmMachine implements RunningMachine {

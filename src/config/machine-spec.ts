@@ -23,6 +23,18 @@ export interface MountSpec {
   readonly sandbox: 'namespace' | 'none';
 }
 
+/** What carries the streams between host and guest. */
+export type VsockSpec =
+  | { readonly type: 'unix' }
+  | {
+      readonly type: 'vhost';
+      /** Undefined: a free one. */
+      readonly cid: number | undefined;
+      /** The host's, where the agent reports. Undefined: the usual one. */
+      readonly port: number | undefined;
+      readonly device: string;
+    };
+
 /** A machine as it was asked for: plain data, every default filled in, every path absolute. Nothing on disk was looked at yet. */
 export interface MachineSpec {
   readonly accelerator: 'auto' | 'kvm' | 'tcg';
@@ -40,5 +52,6 @@ export interface MachineSpec {
   readonly hostname: string;
   /** It depends on the accelerator, which may be chosen later. */
   readonly bootTimeoutMs: { readonly kvm: number; readonly tcg: number };
+  readonly vsock: VsockSpec;
   readonly kvmDevice: string;
 }

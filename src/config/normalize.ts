@@ -2,14 +2,16 @@
 
 import { resolve } from 'node:path';
 import { MicroVMError } from '../errors.ts';
-import type { MachineSpec, RootfsSpec } from './machine-spec.ts';
+import type { MachineSpec, RootfsSpec, VsockSpec } from './machine-spec.ts';
 import { parseMemorySize } from './memory-size.ts';
 import { mountSpecs } from './mount-options.ts';
-import type { KernelFiles, MicroVMOptions, RootfsFolder } from './options.ts';
+import type { KernelFiles, MicroVMOptions, RootfsFolder, VhostVsockOptions } from './options.ts';
 import { invalidOptions } from './problems.ts';
 import { type CheckedOptions, checkOptions } from './schema.ts';
 
 const BOOT_TIMEOUT_MS = { kvm: 30_000, tcg: 120_000 };
+
+const VHOST_VSOCK = '/dev/vhost-vsock';
 
 /** The kernel keeps 2048 bytes on x86, the closing NUL included; the words that microvm adds take less than 512 of them. */
 const MAX_COMMAND_LINE_BYTES = 1535;
@@ -18,7 +20,8 @@ const MAX_COMMAND_LINE_BYTES = 1535;
 export function normalize(options: MicroVMOptions = {}): MachineSpec {
   const checked = checkOptions(options);
   if (isProblems(checked)) throw invalidOptions(checked);
-  const { accelerator, cpus, memory, hugePages, kernel, rootfs, env, hostname, bootTimeout, kvmDevice } = checked;
+  const { accelerator, cpus, memory, hugePages, kernel, rootfs, env, hostname, bootTimeout, vsock, kvmDevice } =
+    checked;
   const commandLine = checked.cmdline.trim();
   if (commandLine.length > MAX_COMMAND_LINE_BYTES) throw commandLineTooLong(commandLine.length);
   return {
@@ -33,6 +36,7 @@ export function normalize(options: MicroVMOptions = {}): MachineSpec {
     env: { ...env },
     hostname,
     bootTimeoutMs: bootTimeout === undefined ? BOOT_TIMEOUT_MS : { kvm: bootTimeout, tcg: bootTimeout },
+    vsock: vsockSpec(vsock),
     kvmDevice: resolve(kvmDevice),
   };
 }
@@ -55,6 +59,12 @@ function rootfsSpec(rootfs: string | RootfsFolder): RootfsSpec {
   if (rootfs === 'default') return { kind: 'default' };
   if (rootfs === 'none') return { kind: 'none' };
   return { kind: 'path', path: resolve(rootfs) };
+}
+
+function vsockSpec(vsock: 'unix' | 'vhost' | VhostVsockOptions): VsockSpec {
+  if (vsock === 'unix') return { type: 'unix' };
+  const { cid, port, device = VHOST_VSOCK }: Partial<VhostVsockOptions> = vsock === 'vhost' ? {} : vsock;
+  return { type: 'vhost', cid, port, device: resolve(device) };
 }
 
 function commandLineTooLong(bytes: number): MicroVMError {

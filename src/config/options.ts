@@ -68,6 +68,27 @@ export interface MountOptions {
   readonly sandbox?: 'namespace' | 'none' | undefined;
 }
 
+/** A guest on the host's own vsock (AF_VSOCK). */
+export interface VhostVsockOptions {
+  readonly type: 'vhost';
+  /**
+   * The guest's context ID, 3 to 4294967294; no other guest of this host may have it.
+   * @default a free one
+   */
+  readonly cid?: number | undefined;
+  /**
+   * The host's port where the guest's agent reports, 1 to 4294967294. All machines of a process share it; two processes
+   * cannot.
+   * @default 1024
+   */
+  readonly port?: number | undefined;
+  /**
+   * The device.
+   * @default '/dev/vhost-vsock'
+   */
+  readonly device?: string | undefined;
+}
+
 /** What `MicroVM.create` takes. Everything has a default. */
 export interface MicroVMOptions {
   /**
@@ -130,6 +151,12 @@ export interface MicroVMOptions {
    * @default 30000 with kvm, 120000 with tcg
    */
   readonly bootTimeout?: number | undefined;
+  /**
+   * What carries the streams between host and guest: `'unix'`, a device of this package with Unix sockets, which needs
+   * nothing from the host; or `'vhost'`, the host kernel's vhost-vsock with AF_VSOCK sockets.
+   * @default 'unix'
+   */
+  readonly vsock?: 'unix' | 'vhost' | VhostVsockOptions | undefined;
   /**
    * The KVM device.
    * @default '/dev/kvm'

@@ -5,7 +5,7 @@ import type { OptionProblem } from '../errors.ts';
 import { parseMemorySize } from './memory-size.ts';
 import { milliseconds } from './milliseconds.ts';
 import { mountOptionNames, mounts } from './mount-options.ts';
-import type { BootPhase, KernelFiles, MicroVMOptions, RootfsFolder } from './options.ts';
+import type { BootPhase, KernelFiles, MicroVMOptions, RootfsFolder, VhostVsockOptions } from './options.ts';
 import { problemsOf, unknownOptions } from './problems.ts';
 import { ENVIRONMENT_NAME_RULE, isEnvironmentName, isText, TEXT_RULE } from './text.ts';
 
@@ -21,6 +21,7 @@ export interface CheckedOptions extends MicroVMOptions {
   readonly hostname: string;
   readonly accelerator: 'auto' | 'kvm' | 'tcg';
   readonly bootTimeout?: number | undefined;
+  readonly vsock: 'unix' | 'vhost' | VhostVsockOptions;
   readonly kvmDevice: string;
 }
 
@@ -74,6 +75,22 @@ const hostname = v.custom<string>(
 
 const kernelEntries = { image: path, modules: v.optional(path) };
 
+/** Beyond the last are "any" port and context ID. */
+const LAST_VSOCK_NUMBER = 2 ** 32 - 2;
+
+const vsockNumber = (from: number): v.GenericSchema<number> =>
+  v.custom<number>(
+    (value) => isWhole(value, from, LAST_VSOCK_NUMBER),
+    `a whole number, ${from} to ${LAST_VSOCK_NUMBER}`,
+  );
+
+const vsockEntries = {
+  type: v.literal('vhost', "'vhost'"),
+  cid: v.optional(vsockNumber(3)),
+  port: v.optional(vsockNumber(1)),
+  device: v.optional(path),
+};
+
 const optionEntries = {
   kernel: v.optional(
     v.union(
@@ -91,6 +108,13 @@ const optionEntries = {
   hostname: v.optional(hostname, 'microvm'),
   accelerator: v.optional(v.picklist(['auto', 'kvm', 'tcg'], "'auto', 'kvm' or 'tcg'"), 'auto'),
   bootTimeout: v.optional(milliseconds),
+  vsock: v.optional(
+    v.union(
+      [v.picklist(['unix', 'vhost']), v.looseObject(vsockEntries, "{ type: 'vhost' }")],
+      "'unix', 'vhost', or { type: 'vhost', cid, port, device }",
+    ),
+    'unix',
+  ),
   kvmDevice: v.optional(path, '/dev/kvm'),
   onPhase: v.optional(v.custom<(phase: BootPhase) => void>((value) => typeof value === 'function', 'a function')),
   onConsole: v.optional(v.custom<(chunk: Uint8Array) => void>((value) => typeof value === 'function', 'a function')),
@@ -116,11 +140,12 @@ export function checkOptions(options: unknown): CheckedOptions | readonly Option
   const problems = [
     ...problemsOf(issues ?? []),
     ...unknownOptions(options, Object.keys(optionEntries)),
-    ...unknownOptions(member(options, 'kernel'), Object.keys(kernelEntries), ['kernel']),
-    ...unknownOptions(member(options, 'rootfs'), Object.keys(rootfsEntries), ['rootfs']),
+    ...unknownOptions(partOf(options, 'kernel'), Object.keys(kernelEntries), ['kernel']),
+    ...unknownOptions(partOf(options, 'rootfs'), Object.keys(rootfsEntries), ['rootfs']),
     ...mountsOf(options).flatMap(([at, mount]) =>
       unknownOptions(typeof mount === 'string' ? {} : mount, mountOptionNames, ['mounts', at]),
     ),
+    ...unknownOptions(partOf(options, 'vsock'), Object.keys(vsockEntries), ['vsock']),
   ];
   return success && problems.length === 0 ? output : problems;
 }
@@ -129,11 +154,11 @@ function isRecord(value: unknown): boolean {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function member(options: unknown, name: string): unknown {
-  return typeof options === 'object' && options !== null ? (options as Record<string, unknown>)[name] : undefined;
+function partOf(options: unknown, name: string): unknown {
+  return isRecord(options) ? (options as Record<string, unknown>)[name] : undefined;
 }
 
 function mountsOf(options: unknown): [string, unknown][] {
-  const given = member(options, 'mounts');
+  const given = partOf(options, 'mounts');
   return typeof given === 'object' && given !== null && !Array.isArray(given) ? Object.entries(given) : [];
 }

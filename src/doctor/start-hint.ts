@@ -12,6 +12,7 @@ import { inspectAll } from './inspect-all.ts';
 import { examineDevice } from './kvm/device.ts';
 import { problemHint } from './kvm/hint.ts';
 import { createProblem, deviceProblem } from './kvm/problems.ts';
+import { vhostVsockProblem } from './vhost-vsock.ts';
 import type { Finding, Problem } from './model.ts';
 
 type Question = (host: DoctorHost, device: string) => readonly Problem[] | Promise<readonly Problem[]>;
@@ -38,10 +39,18 @@ const kvm: Question = (host, device) => {
   return answers?.ok && !answers.value.createVm.ok ? [createProblem(host, answers.value.createVm.errno)] : [];
 };
 
+const vhostVsock: Question = (host) => {
+  const problem = vhostVsockProblem(host);
+  return problem === undefined ? [] : [problem];
+};
+
 const QUESTIONS: Partial<Record<MicroVMErrorCode, readonly Question[]>> = {
   ERR_KVM_MISSING: [kvm],
   ERR_KVM_PERMISSION: [kvm],
   ERR_KVM_FAILED: [kvm, ofCheck(checkMemory), ofCheck(checkLimits)],
+  ERR_VHOST_VSOCK_MISSING: [vhostVsock],
+  ERR_VHOST_VSOCK_PERMISSION: [vhostVsock],
+  ERR_VHOST_VSOCK_FAILED: [vhostVsock],
   ERR_QEMU_MISSING: [ofCheck(checkQemu)],
   ERR_QEMU_TOO_OLD: [ofCheck(checkQemu)],
   ERR_QEMU_FAILED: [ofCheck(checkQemu), ofCheck(checkMemory)],

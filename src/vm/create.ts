@@ -9,7 +9,7 @@ import {
 } from '../accelerators/accelerator.ts';
 import { type Choice, chooseAccelerator } from '../accelerators/choose.ts';
 import { holdGuestFiles } from '../cache/hold-guest.ts';
-import type { MachineSpec } from '../config/machine-spec.ts';
+import type { MachineSpec, VsockSpec } from '../config/machine-spec.ts';
 import { normalize } from '../config/normalize.ts';
 import type { MicroVMOptions } from '../config/options.ts';
 import { MicroVMError, withDetails } from '../errors.ts';
@@ -18,11 +18,13 @@ import { buildInitramfs } from '../guest/initramfs.ts';
 import { findKernel } from '../guest/kernel.ts';
 import { followSignals } from '../host/follow-signals.ts';
 import { createRuntimeFolder } from '../host/runtime-folder.ts';
+import { VhostVsock } from '../host/vhost-vsock.ts';
 import { agentPath } from '../native.ts';
 import { COMMAND_PORT, CommandChannel } from '../vsock/command-channel.ts';
 import { type ShareDaemon, startShareDaemon } from '../virtio-fs/daemon.ts';
 import { findShares, type Share, shareModules } from '../virtio-fs/share.ts';
-import { listenForGuest } from '../vsock/unix.ts';
+import { afVsockTransport } from '../vsock/af-vsock.ts';
+import { unixTransport } from '../vsock/transport.ts';
 import { BootLimit } from './boot-limit.ts';
 import { CleanUpStack } from './cleanup.ts';
 import { GuestConsole, lastWords } from './console.ts';
@@ -83,6 +85,7 @@ async function boot(
   const { accelerator, reason } = await clock.time('choose', () => choose(spec));
   const shares = await findShares(spec);
   const commandLine = kernelCommandLine(spec, accelerator, shares);
+  const vhost = takeVhostVsock(spec.vsock, cleanUp);
   // What is looked at must be there until the guest has read it.
   const held = await holdGuestFiles(guestFiles(spec));
   cleanUp.add({ run: () => held.release(), sync: () => {} });
@@ -108,15 +111,17 @@ async function boot(
     const folder = await createRuntimeFolder();
     cleanUp.add({ run: () => folder.remove(), sync: () => folder.removeSync() });
     const vsockSocket = folder.socketPath('vsock');
-    const channel = new CommandChannel(await listenForGuest(vsockSocket, COMMAND_PORT));
+    const transport = vhost ? afVsockTransport(vhost) : unixTransport(vsockSocket);
+    const channel = new CommandChannel(await transport.listen(commandPort(spec.vsock)));
     cleanUp.add({ run: () => channel.close(), sync: () => {} });
     const resolved = {
       ...spec,
       kernel,
       initramfs: initramfs.path,
       commandLine,
-      guestCid: GUEST_CID,
+      guestCid: vhost?.cid ?? GUEST_CID,
       vsockSocket,
+      vhostVsockFd: vhost?.deviceFd,
       deviceSocket: folder.socketPath('device'),
       shares: shares.map(({ tag }) => ({ tag, socket: folder.socketPath(tag) })),
     };
@@ -127,6 +132,8 @@ async function boot(
       limit.within((bounded) => accelerator.start(resolved, bounded), signal),
     );
     cleanUp.add({ run: () => machine.kill(), sync: () => machine.killSync() });
+    // The machine has its own: when that is closed, the guest's context ID is free.
+    vhost?.releaseDevice();
     return { machine, channel, console: new GuestConsole(machine.console, onConsole) };
   });
 
@@ -171,6 +178,18 @@ async function startDaemons(
   // Those that start while another one fails are to be undone too.
   await Promise.allSettled(starts);
   return Promise.all(starts);
+}
+
+/** A context ID on the host's own vsock, taken before anything is built that would be in vain without. */
+function takeVhostVsock(vsock: VsockSpec, cleanUp: CleanUpStack): VhostVsock | undefined {
+  if (vsock.type === 'unix') return undefined;
+  const taken = new VhostVsock(vsock.device, vsock.cid);
+  cleanUp.add({ run: async () => taken.close(), sync: () => taken.close() });
+  return taken;
+}
+
+function commandPort(vsock: VsockSpec): number {
+  return (vsock.type === 'vhost' ? vsock.port : undefined) ?? COMMAND_PORT;
 }
 
 interface StartedMachine {

@@ -17,8 +17,10 @@ export function kernelCommandLine(
   accelerator: Accelerator,
   shares: readonly Pick<Share, 'word'>[] = [],
 ): string {
+  const { hostname, vsock } = spec;
+  const port = vsock.type === 'vhost' && vsock.port !== undefined ? `microvm.port=${vsock.port}` : '';
   const words = shares.map(({ word }) => word);
-  const line = [COMMON, accelerator.commandLine, `microvm.hostname=${spec.hostname}`, ...words, spec.commandLine]
+  const line = [COMMON, accelerator.commandLine, `microvm.hostname=${hostname}`, port, ...words, spec.commandLine]
     .filter((part) => part !== '')
     .join(' ');
   if (line.length <= MAX_BYTES) return line;

@@ -5,7 +5,7 @@ import { MicroVMError } from '../errors.ts';
 import { CommandConnection, type ExchangeLimits, notConnected } from './command-connection.ts';
 import { CommandQueue } from './command-queue.ts';
 import { type Reply, encodeCommand } from './frames.ts';
-import type { ConnectionListener } from './unix.ts';
+import type { ConnectionListener } from './guest-connections.ts';
 
 /** The host port that the agent dials. */
 export const COMMAND_PORT = 1024;

@@ -2,13 +2,13 @@
 
 import test from 'ava';
 
-import { MicroVMError } from '../../../index.ts';
+import { MicroVMError, type MicroVMOptions } from '../../../index.ts';
 import { type AcceleratorName, bootGuest } from '../guest.ts';
 
 /** Declares the tests; each has a guest of its own. */
-export function endingBehaviours(accelerator: AcceleratorName): void {
+export function endingBehaviours(accelerator: AcceleratorName, options: MicroVMOptions = {}): void {
   test.serial('stop lets the guest switch itself off', async (t) => {
-    const vm = await bootGuest(t, accelerator);
+    const vm = await bootGuest(t, accelerator, options);
     t.deepEqual(await vm.stop(), { reason: 'power-off' });
     t.deepEqual(await vm.exited, { reason: 'power-off' });
     t.deepEqual(await vm.stop(), { reason: 'power-off' }, 'stopping again does nothing');
@@ -18,7 +18,7 @@ export function endingBehaviours(accelerator: AcceleratorName): void {
   test.serial(
     'stopping while a command runs whose owner stops it too, and while it is paused, lets it switch off',
     async (t) => {
-      const vm = await bootGuest(t, accelerator);
+      const vm = await bootGuest(t, accelerator, options);
       const owner = vm.exec('sleep', ['1000']).finally(() => vm.stop());
       // A second command in the queue shows that the first was sent.
       const waiting = t.throwsAsync(vm.exec('true'), { code: 'ERR_MACHINE_EXITED' });
@@ -33,27 +33,27 @@ export function endingBehaviours(accelerator: AcceleratorName): void {
   );
 
   test.serial('kill ends the machine at once, and twice is once', async (t) => {
-    const vm = await bootGuest(t, accelerator);
+    const vm = await bootGuest(t, accelerator, options);
     const [first, second] = await Promise.all([vm.kill(), vm.kill()]);
     t.is(first.reason, 'stopped');
     t.is(second.reason, 'stopped');
   });
 
   test.serial('a guest that powers off during a command fails it with the reason', async (t) => {
-    const vm = await bootGuest(t, accelerator);
+    const vm = await bootGuest(t, accelerator, options);
     const error = await t.throwsAsync(vm.exec('sh', ['-c', 'poweroff -f; sleep 60']), { instanceOf: MicroVMError });
     t.is(error.code, 'ERR_MACHINE_EXITED');
     t.is((await vm.exited).reason, 'power-off');
   });
 
   test.serial('a guest that reboots has reset itself', async (t) => {
-    const vm = await bootGuest(t, accelerator);
+    const vm = await bootGuest(t, accelerator, options);
     await t.throwsAsync(vm.exec('sh', ['-c', 'reboot -f; sleep 60']), { code: 'ERR_MACHINE_EXITED' });
     t.is((await vm.exited).reason, 'reset');
   });
 
   test.serial('a kernel panic ends the machine, and the error shows it', async (t) => {
-    const vm = await bootGuest(t, accelerator);
+    const vm = await bootGuest(t, accelerator, options);
     const error = await t.throwsAsync(vm.exec('sh', ['-c', 'echo c > /proc/sysrq-trigger; sleep 60']), {
       instanceOf: MicroVMError,
     });

@@ -2,11 +2,11 @@
 
 import test from 'ava';
 
-import { MicroVM, MicroVMError } from '../../../index.ts';
+import { MicroVM, MicroVMError, type MicroVMOptions } from '../../../index.ts';
 import { type AcceleratorName, PATIENCE_MS } from '../guest.ts';
 
 /** Declares the tests; one guest serves them all, one after another. */
-export function execBehaviours(accelerator: AcceleratorName): void {
+export function execBehaviours(accelerator: AcceleratorName, options: MicroVMOptions = {}): void {
   let vm: MicroVM;
 
   test.before(async () => {
@@ -15,6 +15,7 @@ export function execBehaviours(accelerator: AcceleratorName): void {
       bootTimeout: PATIENCE_MS,
       env: { GREETING: 'good day', SHARED: 'machine' },
       hostname: 'patient',
+      ...options,
     });
   });
   test.after.always(async () => {

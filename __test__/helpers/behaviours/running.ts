@@ -3,12 +3,13 @@
 import { once } from 'node:events';
 import test from 'ava';
 
+import type { MicroVMOptions } from '../../../index.ts';
 import { type AcceleratorName, bootGuest } from '../guest.ts';
 
 /** Declares the tests. */
-export function runningBehaviours(accelerator: AcceleratorName): void {
+export function runningBehaviours(accelerator: AcceleratorName, options: MicroVMOptions = {}): void {
   test.serial('a paused machine answers nothing, a resumed one everything', async (t) => {
-    const vm = await bootGuest(t, accelerator);
+    const vm = await bootGuest(t, accelerator, options);
     await vm.pause();
     let answered = false;
     const answer = vm.exec('echo', ['awake']).then((result) => {
@@ -25,7 +26,7 @@ export function runningBehaviours(accelerator: AcceleratorName): void {
   });
 
   test.serial('the console takes input and gives output', async (t) => {
-    const vm = await bootGuest(t, accelerator);
+    const vm = await bootGuest(t, accelerator, options);
     vm.console.setEncoding('utf8');
     let seen = '';
     const said = new Promise<void>((resolve) => {
@@ -41,7 +42,7 @@ export function runningBehaviours(accelerator: AcceleratorName): void {
   });
 
   test.serial('a guest that floods its console disturbs nobody', async (t) => {
-    const vm = await bootGuest(t, accelerator);
+    const vm = await bootGuest(t, accelerator, options);
     // Each byte is an exit of its own, which the lab emulates; what is more than is kept, is told by the unit tests.
     const bytes = accelerator === 'kvm' ? 8_000 : 600_000;
     await vm.exec(`yes "$(head -c 500 /dev/zero | tr '\\0' x)" | head -c ${bytes} > /dev/ttyS0`, { shell: true });

@@ -9,7 +9,7 @@ use microvm_kvm::guest_speed::GuestSpeedError;
 use microvm_process::SpawnError;
 use microvm_vmm::boot::{BootError, ExtractError, Image};
 use microvm_vmm::{ConfigError, MachineError};
-use microvm_vsock::VsockError;
+use microvm_vsock::{AfVsockError, VhostVsockError, VsockError};
 use napi::bindgen_prelude::{JsObjectValue, JsValue};
 use napi::{Env, Status};
 
@@ -158,6 +158,38 @@ fn vsock_code(error: &VsockError) -> &'static str {
         VsockError::Listen { .. } => "ERR_SOCKET_FAILED",
         VsockError::GuestCid(_) => "ERR_NATIVE_FAILED",
         VsockError::Create { .. } | VsockError::VhostUser { .. } => "ERR_MACHINE_FAILED",
+    }
+}
+
+impl From<VhostVsockError> for BindingError {
+    fn from(error: VhostVsockError) -> Self {
+        let code = match &error {
+            VhostVsockError::Missing { .. } => "ERR_VHOST_VSOCK_MISSING",
+            VhostVsockError::Permission { .. } => "ERR_VHOST_VSOCK_PERMISSION",
+            VhostVsockError::Taken(_) => "ERR_VSOCK_CID_TAKEN",
+            VhostVsockError::Reserved(_) => "ERR_INVALID_OPTIONS",
+            VhostVsockError::Open { .. } | VhostVsockError::Refused { .. } => {
+                "ERR_VHOST_VSOCK_FAILED"
+            }
+        };
+        Self::new(code, &error)
+    }
+}
+
+impl From<AfVsockError> for BindingError {
+    fn from(error: AfVsockError) -> Self {
+        let code = match &error {
+            AfVsockError::PortTaken(_) => "ERR_VSOCK_PORT_TAKEN",
+            AfVsockError::Refused { .. } => "ERR_VSOCK_REFUSED",
+            AfVsockError::TimedOut { .. } => "ERR_CHANNEL_TIMEOUT",
+            AfVsockError::Closed => "ERR_MACHINE_EXITED",
+            AfVsockError::Create { .. } => "ERR_NATIVE_FAILED",
+            AfVsockError::Unavailable(_)
+            | AfVsockError::PortPermission { .. }
+            | AfVsockError::Listen { .. }
+            | AfVsockError::Connect { .. } => "ERR_SOCKET_FAILED",
+        };
+        Self::new(code, &error)
     }
 }
 

@@ -25,4 +25,5 @@ mod machine;
 mod process;
 mod promise;
 mod slot;
+mod vhost_vsock;
 mod vsock;

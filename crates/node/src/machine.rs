@@ -7,13 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use microvm_vmm::boot::{ExtractError, extract_vmlinux as extract};
 use microvm_vmm::{
-    ExitReason, Machine, MachineConfig, VhostUserConfig, VhostUserPeer, VsockConfig, reaper,
+    ExitReason, Machine, MachineConfig, VhostUserConfig, VhostUserPeer, VsockConfig, VsockHostEnd,
+    reaper,
 };
 use napi::Env;
 use napi::bindgen_prelude::{BigInt, PromiseRaw};
 use napi_derive::napi;
 
 use crate::cleanup::{Stop, stop_at_end_of_env};
+use crate::descriptor::duplicate;
 use crate::error::BindingError;
 use crate::promise;
 use crate::slot::Slot;
@@ -50,8 +52,10 @@ pub struct BindingMachineConfig {
 pub struct BindingMachineVsock {
     /// Context ID of the guest.
     pub guest_cid: u32,
-    /// Path of its Unix socket.
-    pub socket: String,
+    /// Path of its Unix socket, or else
+    pub socket: Option<String>,
+    /// an open vhost-vsock device that has the context ID. The caller keeps its own.
+    pub vhost_fd: Option<RawFd>,
 }
 
 /// A vhost-user device of a machine.
@@ -220,10 +224,7 @@ fn machine_config(
     if negative || !lossless {
         return Err(BindingError::invalid("memoryBytes is out of range"));
     }
-    let vsock = config.vsock.map(|vsock| VsockConfig {
-        guest_cid: vsock.guest_cid.into(),
-        socket: PathBuf::from(vsock.socket),
-    });
+    let vsock = config.vsock.map(vsock_config).transpose()?;
     let vhost_user = config.vhost_user.into_iter().map(|device| VhostUserConfig {
         peer: VhostUserPeer::Socket(PathBuf::from(device.socket)),
         device_type: device.device_type,
@@ -243,6 +244,18 @@ fn machine_config(
         vhost_user: vhost_user.collect(),
         console: Some(console),
         kvm_device: config.kvm_device.map(PathBuf::from),
+    })
+}
+
+fn vsock_config(vsock: BindingMachineVsock) -> Result<VsockConfig, BindingError> {
+    let host_end = match (vsock.socket, vsock.vhost_fd) {
+        (Some(socket), None) => VsockHostEnd::Unix(PathBuf::from(socket)),
+        (None, Some(device)) => VsockHostEnd::Vhost(duplicate(device)?),
+        _ => return Err(BindingError::invalid("A vsock device has one host end")),
+    };
+    Ok(VsockConfig {
+        guest_cid: vsock.guest_cid.into(),
+        host_end,
     })
 }
 

@@ -87,7 +87,8 @@ where
     settle_then(env, future, finish)
 }
 
-fn settle_then<'env, T, V, U, F>(
+/// As [`settle`], with a last step as in [`blocking_then`].
+pub(crate) fn settle_then<'env, T, V, U, F>(
     env: &'env Env,
     future: U,
     finish: F,

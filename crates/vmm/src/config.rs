@@ -44,12 +44,23 @@ pub struct MachineConfig {
 }
 
 /// The vsock device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct VsockConfig {
     /// Context ID of the guest, 3 or above.
     pub guest_cid: u64,
-    /// Path of the Unix socket on the host, in a private folder that exists.
-    pub socket: PathBuf,
+    /// What the guest's connections come to.
+    pub host_end: VsockHostEnd,
+}
+
+/// The host's end of a vsock device.
+#[derive(Debug)]
+pub enum VsockHostEnd {
+    /// Unix sockets, by a device of our own: the path of its socket, in a private folder that
+    /// exists.
+    Unix(PathBuf),
+    /// `AF_VSOCK` sockets, by the kernel's device: an open `/dev/vhost-vsock` that nobody owns yet,
+    /// and that was given the guest's context ID.
+    Vhost(OwnedFd),
 }
 
 /// A vhost-user device.

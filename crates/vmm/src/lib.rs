@@ -32,7 +32,9 @@ pub mod metrics;
 pub mod run_loop;
 pub mod virtio;
 
-pub use config::{ConfigError, MachineConfig, VhostUserConfig, VhostUserPeer, VsockConfig};
+pub use config::{
+    ConfigError, MachineConfig, VhostUserConfig, VhostUserPeer, VsockConfig, VsockHostEnd,
+};
 pub use machine::{Machine, MachineError};
 pub use metrics::{DeviceFailure, MachineMetrics};
 pub use microvm_kvm::reaper;

@@ -6,8 +6,8 @@ import { type ResolvedMachine, SHARE_QUEUE_SIZE } from '../accelerator.ts';
 export interface QemuWiring {
   readonly consoleFd: number;
   readonly qmpFd: number;
-  /** Path of the socket where our vsock device waits as a vhost-user back end. */
-  readonly vsockBackend: string;
+  /** Where the vsock device is: our own waits as a vhost-user back end at a socket, the kernel's is one more descriptor. */
+  readonly vsock: { readonly backend: string } | { readonly vhostFd: number };
 }
 
 /**
@@ -37,8 +37,7 @@ export function qemuArguments(machine: ResolvedMachine, wiring: QemuWiring): str
     ['-serial', 'chardev:console'],
     ['-chardev', `socket,id=qmp,fd=${wiring.qmpFd}`],
     ['-mon', 'chardev=qmp,mode=control'],
-    ['-chardev', `socket,id=vsock,path=${escaped(wiring.vsockBackend)}`],
-    ['-device', 'vhost-user-vsock-pci,chardev=vsock'],
+    ...vsockArguments(machine.guestCid, wiring.vsock),
     ...machine.shares.flatMap(({ tag, socket }) => [
       ['-chardev', `socket,id=${tag},path=${escaped(socket)}`],
       ['-device', `vhost-user-fs-pci,chardev=${tag},tag=${tag},queue-size=${SHARE_QUEUE_SIZE}`],
@@ -46,6 +45,15 @@ export function qemuArguments(machine: ResolvedMachine, wiring: QemuWiring): str
     ['-device', 'virtio-rng-pci'],
     ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
   ].flat();
+}
+
+function vsockArguments(guestCid: number, vsock: QemuWiring['vsock']): string[][] {
+  return 'vhostFd' in vsock
+    ? [['-device', `vhost-vsock-pci,guest-cid=${guestCid},vhostfd=${vsock.vhostFd}`]]
+    : [
+        ['-chardev', `socket,id=vsock,path=${escaped(vsock.backend)}`],
+        ['-device', 'vhost-user-vsock-pci,chardev=vsock'],
+      ];
 }
 
 /** A value inside a comma-separated list: QEMU takes a doubled comma for one. */

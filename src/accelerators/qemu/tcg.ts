@@ -1,4 +1,5 @@
-// The tcg accelerator: QEMU emulates the processor, our own vsock device serves it as a vhost-user back end.
+// The tcg accelerator: QEMU emulates the processor. Our own vsock device serves it as a vhost-user back end, unless the guest's
+// vsock is to be the host kernel's.
 
 import { once } from 'node:events';
 import type { Socket } from 'node:net';
@@ -16,6 +17,7 @@ import { QmpClient, type QmpEvent } from './qmp.ts';
 
 const CONSOLE_FD = 3;
 const QMP_FD = 4;
+const VHOST_VSOCK_FD = 5;
 /** Milliseconds that what QEMU wrote before it ended may take to arrive. */
 const LAST_WORDS_MS = 1_000;
 
@@ -45,21 +47,24 @@ export const tcg: Accelerator = {
 };
 
 function launch(machine: ResolvedMachine): QemuMachine {
-  const vsock = serveVsock(machine);
+  const { vhostVsockFd } = machine;
+  const vsock = vhostVsockFd === undefined ? serveVsock(machine) : undefined;
   const pairs: SplitPair[] = [];
   try {
     const console = splitSocketPair();
     const qmp = splitSocketPair();
     pairs.push(console, qmp);
-    const wiring = { consoleFd: CONSOLE_FD, qmpFd: QMP_FD, vsockBackend: machine.deviceSocket };
+    const device = vsock ? { backend: machine.deviceSocket } : { vhostFd: VHOST_VSOCK_FD };
+    const wiring = { consoleFd: CONSOLE_FD, qmpFd: QMP_FD, vsock: device };
     const qemu = startQemu(qemuArguments(machine, wiring), [
       { fd: console.fd, target: CONSOLE_FD },
       { fd: qmp.fd, target: QMP_FD },
+      ...(vhostVsockFd === undefined ? [] : [{ fd: vhostVsockFd, target: VHOST_VSOCK_FD }]),
     ]);
     return new QemuMachine(qemu, vsock, console.stream, qmp.stream);
   } catch (error) {
     for (const { stream } of pairs) stream.destroy();
-    vsock.stopSync();
+    vsock?.stopSync();
     throw error;
   } finally {
     for (const pair of pairs) pair.release();
@@ -82,13 +87,13 @@ class QemuMachine implements RunningMachine {
   readonly console: Socket;
   readonly exited: Promise<MachineExit>;
   readonly #qemu: QemuProcess;
-  readonly #vsock: BindingVsockHost;
+  readonly #vsock: BindingVsockHost | undefined;
   readonly #control: Promise<QmpClient>;
   #killed = false;
   /** Why QEMU ends, in its own words; it says so before it does. */
   #shutdownReason: string | undefined;
 
-  constructor(qemu: QemuProcess, vsock: BindingVsockHost, console: Socket, control: Socket) {
+  constructor(qemu: QemuProcess, vsock: BindingVsockHost | undefined, console: Socket, control: Socket) {
     this.#qemu = qemu;
     this.#vsock = vsock;
     this.console = console;
@@ -148,7 +153,7 @@ class QemuMachine implements RunningMachine {
     // may have handed the other end on.
     if (!control.closed) await waitAtMost(once(control, 'close'), LAST_WORDS_MS);
     control.destroy();
-    await this.#vsock.stop();
+    await this.#vsock?.stop();
     const reason = this.#shutdownReason;
     if (reason === 'guest-shutdown') return { reason: 'power-off' };
     if (reason === 'guest-reset' || reason === 'guest-panic') return { reason: 'reset' };

@@ -51,6 +51,7 @@ const options = {
     value: 'MS',
     help: 'How long the guest may take to boot (default 30000 on kvm, 120000 on tcg)',
   },
+  vsock: { type: 'string', value: 'NAME', help: 'unix, or vhost for the AF_VSOCK of this host (default unix)' },
   console: { type: 'boolean', help: 'Copy the guest console to standard error' },
   json: { type: 'boolean', help: 'Print one JSON object with output, exit code, timings or the error' },
   help: { type: 'boolean', short: 'h', help: 'Show this page' },
@@ -179,6 +180,7 @@ function machineOptions(given: ParsedArguments, signal: AbortSignal): MicroVMOpt
     memory: given.text('memory'),
     env: environment(given.texts('env')),
     bootTimeout: milliseconds(given, 'boot-timeout'),
+    vsock: given.text('vsock') as MicroVMOptions['vsock'],
     signal,
   };
 }

@@ -97,7 +97,7 @@ fn reserved_context_ids_are_refused() {
             |c| {
                 c.vsock = Some(VsockConfig {
                     guest_cid,
-                    socket: "s".into(),
+                    host_end: VsockHostEnd::Unix("s".into()),
                 });
             },
             &ConfigError::GuestCid { guest_cid },

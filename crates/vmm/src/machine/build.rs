@@ -17,7 +17,10 @@ use crate::acpi::{self, VirtioMmio};
 use crate::arch::x86_64::{self, Topology, layout};
 use crate::boot::{self, LoadedGuest};
 use crate::bus::Bus;
-use crate::config::{ConfigError, MEMORY_MIN, MachineConfig, VhostUserConfig, VhostUserPeer};
+use crate::config::{
+    ConfigError, MEMORY_MIN, MachineConfig, VhostUserConfig, VhostUserPeer, VsockConfig,
+    VsockHostEnd,
+};
 use crate::devices::rng::Rng;
 use crate::devices::{Console, I8042, Power, Serial};
 use crate::memory::{PageSize, Ram};
@@ -25,13 +28,13 @@ use crate::metrics::DeviceFailure;
 use crate::run_loop::{Buses, Gate};
 use crate::virtio::{
     self, DeviceEvent, DeviceEventKind, DeviceEvents, MmioSlot, PluggedDevice, VhostUserDevice,
-    VirtioDeviceSource,
+    VhostVsockDevice, VirtioDeviceSource,
 };
 
 /// Failures of devices that are kept for the owner.
 const FAILURES_MAX: usize = 64;
 
-pub(super) fn build(config: MachineConfig) -> Result<Machine, MachineError> {
+pub(super) fn build(mut config: MachineConfig) -> Result<Machine, MachineError> {
     config.validate()?;
     let kvm = match &config.kvm_device {
         Some(path) => Kvm::open_path(path)?,
@@ -53,7 +56,7 @@ pub(super) fn build(config: MachineConfig) -> Result<Machine, MachineError> {
         config.initramfs.as_deref(),
         &config.command_line,
     )?;
-    let sources = device_sources(&config)?;
+    let sources = device_sources(config.vsock.take(), config.rng)?;
 
     let vm = create_vm(&kvm, &ram)?;
     let vcpus = create_vcpus(&kvm, &vm, cpuid, config.cpus)?;
@@ -166,21 +169,38 @@ fn enter_guest(
     Ok(())
 }
 
-/// Devices whose code runs in this process.
-fn device_sources(config: &MachineConfig) -> Result<Vec<VirtioDeviceSource>, MachineError> {
+/// Devices that take no other process.
+fn device_sources(
+    vsock: Option<VsockConfig>,
+    rng: bool,
+) -> Result<Vec<VirtioDeviceSource>, MachineError> {
     let mut sources = Vec::new();
-    if let Some(vsock) = &config.vsock {
-        let device = microvm_vsock::VsockDevice::new(microvm_vsock::VsockConfig {
-            guest_cid: vsock.guest_cid,
-            socket: vsock.socket.clone(),
-        })
-        .map_err(MachineError::Vsock)?;
-        sources.push(VirtioDeviceSource::Hosted(Box::new(device)));
+    if let Some(vsock) = vsock {
+        sources.push(vsock_source(vsock)?);
     }
-    if config.rng {
+    if rng {
         sources.push(VirtioDeviceSource::Hosted(Box::new(Rng::new())));
     }
     Ok(sources)
+}
+
+fn vsock_source(
+    VsockConfig {
+        guest_cid,
+        host_end,
+    }: VsockConfig,
+) -> Result<VirtioDeviceSource, MachineError> {
+    match host_end {
+        VsockHostEnd::Unix(socket) => {
+            let config = microvm_vsock::VsockConfig { guest_cid, socket };
+            let device = microvm_vsock::VsockDevice::new(config).map_err(MachineError::Vsock)?;
+            Ok(VirtioDeviceSource::Hosted(Box::new(device)))
+        }
+        VsockHostEnd::Vhost(device) => {
+            let device = VhostVsockDevice { device, guest_cid };
+            Ok(VirtioDeviceSource::VhostVsock(device))
+        }
+    }
 }
 
 fn vhost_user_source(config: VhostUserConfig) -> VirtioDeviceSource {

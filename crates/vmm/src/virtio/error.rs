@@ -100,6 +100,18 @@ pub enum VirtioError {
     /// The back end's device is not of virtio 1.0 or later.
     #[error("vhost-user back end does not offer VIRTIO_F_VERSION_1")]
     LegacyPeer,
+    /// The kernel refused to run a device's queues.
+    #[error("vhost device of the kernel refused to {operation}")]
+    KernelDevice {
+        /// What was asked of it.
+        operation: &'static str,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel's device is not of virtio 1.0 or later.
+    #[error("vhost device of the kernel does not offer VIRTIO_F_VERSION_1")]
+    LegacyKernelDevice,
     /// Guest memory that another process cannot see.
     #[error(
         "Guest memory at {address:#x} is not shared by a file, which a vhost-user device needs"

@@ -20,8 +20,8 @@ pub(super) struct MmioInterrupt {
     driver_ok: AtomicBool,
     needs_reset: AtomicBool,
     dead: AtomicBool,
-    /// Used-buffer interrupts come from another process straight to KVM, so the status has to
-    /// claim one always: a driver that reads 0 would not look at its queues.
+    /// Used-buffer interrupts come from another process or the kernel straight to KVM, so the
+    /// status has to claim one always: a driver that reads 0 would not look at its queues.
     unseen: bool,
 }
 

@@ -10,10 +10,12 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::error::VirtioError;
 use super::interrupt::MmioInterrupt;
-use super::plug::{DeviceEvent, DeviceEventKind, DeviceEvents, MmioSlot, VirtioDeviceSource};
+use super::plug::{
+    DeviceEvent, DeviceEventKind, DeviceEvents, MmioSlot, VhostVsockDevice, VirtioDeviceSource,
+};
 use super::state::{QueueRegister, StatusChange, TransportState, offered_features};
 use super::transport::{Activation, DeviceHost, HostContext, Interrupt, Transport};
-use super::{hosted, rings, vhost_user};
+use super::{hosted, rings, vhost_kernel, vhost_user};
 use crate::bus::BusDevice;
 
 /// "virt", little-endian.
@@ -69,6 +71,7 @@ impl MmioTransport {
         let (queues, unseen) = match &source {
             VirtioDeviceSource::Hosted(device) => (device.queue_sizes().len(), false),
             VirtioDeviceSource::VhostUser(device) => (usize::from(device.queues), true),
+            VirtioDeviceSource::VhostVsock(_) => (vhost_kernel::QUEUES, true),
         };
         let kicks: Arc<[EventFd]> = (0..queues)
             .map(|_| event_descriptor("a kick descriptor"))
@@ -89,6 +92,9 @@ impl MmioTransport {
             }
             VirtioDeviceSource::VhostUser(device) => {
                 Box::new(vhost_user::VhostUserHost::connect(device, context)?)
+            }
+            VirtioDeviceSource::VhostVsock(VhostVsockDevice { device, guest_cid }) => {
+                vhost_kernel::vsock(device, guest_cid, context)?
             }
         };
         let sizes = host.queue_sizes();

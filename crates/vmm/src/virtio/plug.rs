@@ -36,6 +36,8 @@ pub enum VirtioDeviceSource {
     Hosted(Box<dyn Device<GuestMemoryMmap>>),
     /// Another process that speaks vhost-user.
     VhostUser(VhostUserDevice),
+    /// The kernel's vhost-vsock device.
+    VhostVsock(VhostVsockDevice),
 }
 
 impl fmt::Debug for VirtioDeviceSource {
@@ -43,6 +45,7 @@ impl fmt::Debug for VirtioDeviceSource {
         match self {
             Self::Hosted(device) => write!(formatter, "Hosted(type {})", device.device_type()),
             Self::VhostUser(device) => device.fmt(formatter),
+            Self::VhostVsock(device) => device.fmt(formatter),
         }
     }
 }
@@ -60,6 +63,15 @@ pub struct VhostUserDevice {
     pub queue_size: u16,
     /// The configuration space. `None`: the back end's own, or an empty one where it has none.
     pub config: Option<Vec<u8>>,
+}
+
+/// A vsock device whose queues the kernel runs.
+#[derive(Debug)]
+pub struct VhostVsockDevice {
+    /// An open `/dev/vhost-vsock` that nobody owns yet, and that was given `guest_cid`.
+    pub device: OwnedFd,
+    /// Context ID of the guest.
+    pub guest_cid: u64,
 }
 
 /// The way to a vhost-user back end.

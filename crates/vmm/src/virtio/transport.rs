@@ -1,6 +1,6 @@
 //! The two seams of the virtio part. A transport (virtio-mmio now, virtio-pci later) turns what
 //! the driver writes into calls of a [`DeviceHost`]; a host (a thread of ours, a vhost-user back
-//! end) reaches the driver through an [`Interrupt`]. Neither knows what the other is.
+//! end, the kernel) reaches the driver through an [`Interrupt`]. Neither knows what the other is.
 
 use std::sync::Arc;
 

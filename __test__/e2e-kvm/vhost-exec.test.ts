@@ -1,0 +1,3 @@
+import { execBehaviours } from '../helpers/behaviours/exec.ts';
+
+execBehaviours('kvm', { vsock: 'vhost' });
