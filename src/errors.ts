@@ -37,6 +37,19 @@ export type MicroVMErrorCode =
   | 'ERR_KVM_BUSY'
   /** The device, machine, vCPU or memory region was closed. */
   | 'ERR_KVM_CLOSED'
+  // Ring 3
+  /** This host's KVM cannot run programs in ring 3 so that every result is right; the message has the reason. */
+  | 'ERR_RING3_UNSUPPORTED'
+  /** A range or a part of a memory is not whole pages, outside of what there is, not mapped, or may only be read. */
+  | 'ERR_RING3_RANGE'
+  /** The context or the sandbox is running. */
+  | 'ERR_RING3_BUSY'
+  /** The platform, memory, address space, context or sandbox was closed. */
+  | 'ERR_RING3_CLOSED'
+  /** A file or folder of the host cannot be opened, read or mapped. */
+  | 'ERR_RING3_FILE'
+  /** The platform failed: no room is left in the machine, a processor state was lost, or KVM gave up. */
+  | 'ERR_RING3_FAILED'
   // Kernel, root file system, initramfs
   /** No kernel was given and none was found; `lookedAt` lists the places. */
   | 'ERR_KERNEL_NOT_FOUND'

@@ -18,11 +18,13 @@
 mod cleanup;
 mod descriptor;
 mod error;
+mod field;
 mod guest_speed;
 mod host;
 mod kvm;
 mod machine;
 mod process;
 mod promise;
+mod ring3;
 mod slot;
 mod vsock;

@@ -52,6 +52,13 @@ impl Interrupter {
             .interrupt()
             .map_err(Error::kvm("Interrupting a context"))
     }
+
+    /// Takes back an interrupt that has not ended a switch, and tells whether there was one. For
+    /// callers whose switch ended by itself at the moment in which they interrupted it.
+    #[must_use]
+    pub fn withdraw(&self) -> bool {
+        self.interrupts.withdraw()
+    }
 }
 
 impl Context {

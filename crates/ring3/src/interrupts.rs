@@ -40,6 +40,11 @@ impl Interrupts {
         state.kick()
     }
 
+    /// Takes back an interrupt that nobody has seen; a run that it kicked already goes on.
+    pub fn withdraw(&self) -> bool {
+        std::mem::take(&mut lock(&self.state).interrupted)
+    }
+
     /// Ends the switch that is under way, for its time is over. Called between
     /// [`Interrupts::take`] and the end of that switch only.
     pub fn time_out(&self) {
