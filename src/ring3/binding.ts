@@ -1,6 +1,6 @@
 // What the addon exports for this folder (crates/node/src/ring3). Private to the package.
 
-import type { Registers, SegmentBases } from './registers.ts';
+import type { Registers, SegmentBases } from './state.ts';
 
 export interface BindingPlatformFacts {
   readonly supportsAddressSpaceIo: boolean;

@@ -4,7 +4,8 @@ import { call, callAsync, invalid, unsigned } from '../native-call.ts';
 import { type AddressSpace, nativeSpace } from './address-space.ts';
 import type { BindingContext } from './binding.ts';
 import { type Exit, toExit } from './exit.ts';
-import { type Registers, type SegmentBases, wholeRegisters } from './registers.ts';
+import { wholeRegisters } from './registers.ts';
+import type { Registers, SegmentBases } from './state.ts';
 
 /** How a switch is done. */
 export interface SwitchOptions {

@@ -1,7 +1,7 @@
 // Why a program stopped, as one union to switch over by `reason`.
 
 import type { BindingRing3Exit } from './binding.ts';
-import type { Registers } from './registers.ts';
+import type { Registers } from './state.ts';
 
 /** What every exit has. */
 interface Left {

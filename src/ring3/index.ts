@@ -8,6 +8,6 @@ export type { Mapping, Protection } from './address-space.ts';
 export { Context } from './context.ts';
 export type { SwitchOptions } from './context.ts';
 export type { BusErrorExit, Exit, FaultExit } from './exit.ts';
-export type { Registers, SegmentBases } from './registers.ts';
+export type { Registers, SegmentBases } from './state.ts';
 export { MicroVMError } from '../errors.ts';
 export type { MicroVMErrorCode, OptionProblem } from '../errors.ts';

@@ -181,6 +181,37 @@ impl From<microvm_ring3::Error> for BindingError {
     }
 }
 
+impl From<microvm_ring3_linux::Error> for BindingError {
+    fn from(error: microvm_ring3_linux::Error) -> Self {
+        use microvm_ring3_linux::Error as Linux;
+        let (code, errno) = match error {
+            Linux::Platform { ref source, .. } => {
+                let platform = Self::from(source.clone());
+                return Self {
+                    message: with_sources(&error),
+                    ..platform
+                };
+            }
+            Linux::Root { source, .. } => ("ERR_RING3_FILE", Some(source.raw_os_error())),
+            Linux::WorkingDirectory { source, .. } => ("ERR_EXEC_CWD", Some(source.raw_os_error())),
+            Linux::Program { source, .. } => match source.raw_os_error() {
+                errno @ (libc::ENOENT | libc::ENOTDIR) => ("ERR_PROGRAM_MISSING", Some(errno)),
+                errno => ("ERR_PROGRAM_INVALID", Some(errno)),
+            },
+            Linux::Executable { .. } => ("ERR_PROGRAM_INVALID", None),
+            Linux::Arguments { .. } | Linux::Memory { .. } | Linux::Limit { .. } => {
+                ("ERR_INVALID_OPTIONS", None)
+            }
+            Linux::Host { source, .. } => ("ERR_RING3_FAILED", Some(source.raw_os_error())),
+            _ => ("ERR_RING3_FAILED", None),
+        };
+        Self {
+            errno,
+            ..Self::new(code, &error)
+        }
+    }
+}
+
 impl From<VsockError> for BindingError {
     fn from(error: VsockError) -> Self {
         Self::new(vsock_code(&error), &error)

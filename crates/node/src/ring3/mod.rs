@@ -1,16 +1,19 @@
-//! The handles of crate `microvm-ring3`, for `@hybrid/microvm/ring3`.
+//! The handles of crates `microvm-ring3` and `microvm-ring3-linux`, for `@hybrid/microvm/ring3`.
 //!
 //! A handle can be closed before JavaScript collects it; from then on it answers with
 //! `ERR_RING3_CLOSED`. What may wait for a vCPU, or takes the kernel some time (adding and removing
 //! memory, changing what is mapped), happens off the event loop and comes back as a promise.
-//! Programs run on a thread of their own, one for each context (`worker`).
+//! Programs run on a thread of their own, one for each context and sandbox (`worker`).
 
 mod address_space;
 mod context;
 mod exit;
 mod handle;
+mod hook;
 mod memory;
+mod outcome;
 mod platform;
+mod sandbox;
 mod worker;
 
 use crate::error::BindingError;

@@ -3,12 +3,13 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use microvm_kvm::{PAGE_SIZE, reaper};
 use microvm_ring3::{
     KvmOptions, NewAddressSpace, OutCompletion, Platform, SyscallEntry, lookup, names,
 };
+use microvm_ring3_linux::Machine;
 use napi::Env;
 use napi::bindgen_prelude::{BigInt, PromiseRaw};
 use napi_derive::napi;
@@ -87,7 +88,14 @@ pub fn ring3_platforms() -> Vec<String> {
 #[derive(Debug)]
 #[napi]
 pub struct BindingPlatform {
-    platform: Handle<Box<dyn Platform>>,
+    opened: Handle<Opened>,
+}
+
+/// A platform, and what its sandboxes share.
+#[derive(Debug)]
+struct Opened {
+    platform: Arc<dyn Platform>,
+    machine: OnceLock<Arc<Machine>>,
 }
 
 #[napi]
@@ -109,7 +117,13 @@ impl BindingPlatform {
         };
         promise::blocking_then(env, work, |_, platform| {
             Ok(BindingPlatform {
-                platform: Handle::new("platform", Arc::new(platform)),
+                opened: Handle::new(
+                    "platform",
+                    Arc::new(Opened {
+                        platform: platform.into(),
+                        machine: OnceLock::new(),
+                    }),
+                ),
             })
         })
     }
@@ -117,8 +131,8 @@ impl BindingPlatform {
     /// What it says of itself.
     #[napi(catch_unwind)]
     pub fn facts(&self, env: Env) -> napi::Result<BindingPlatformFacts> {
-        let platform = self.platform.get().map_err(|error| error.into_js(&env))?;
-        Ok(facts(&**platform))
+        let platform = self.platform().map_err(|error| error.into_js(&env))?;
+        Ok(facts(&*platform))
     }
 
     /// Makes zeroed memory.
@@ -129,7 +143,7 @@ impl BindingPlatform {
         length: BigInt,
     ) -> napi::Result<PromiseRaw<'env, BindingRing3Memory>> {
         let length = word(&length, "length").map_err(|error| error.into_js(env))?;
-        let platform = self.platform.get().map_err(|error| error.into_js(env))?;
+        let platform = self.platform().map_err(|error| error.into_js(env))?;
         promise::blocking_then(
             env,
             move || Ok(platform.new_memory(length)?),
@@ -144,10 +158,10 @@ impl BindingPlatform {
         env: &'env Env,
         file: BindingFileMemory,
     ) -> napi::Result<PromiseRaw<'env, BindingRing3Memory>> {
-        let platform = self.platform.get().map_err(|error| error.into_js(env))?;
+        let platform = self.platform().map_err(|error| error.into_js(env))?;
         promise::blocking_then(
             env,
-            move || memory_of_file(&**platform, &file),
+            move || memory_of_file(&*platform, &file),
             |_, memory| Ok(BindingRing3Memory::new(memory)),
         )
     }
@@ -158,7 +172,7 @@ impl BindingPlatform {
         &self,
         env: &'env Env,
     ) -> napi::Result<PromiseRaw<'env, BindingAddressSpace>> {
-        let platform = self.platform.get().map_err(|error| error.into_js(env))?;
+        let platform = self.platform().map_err(|error| error.into_js(env))?;
         let work = move || {
             loop {
                 match platform.new_address_space()? {
@@ -174,7 +188,7 @@ impl BindingPlatform {
     /// Makes a context.
     #[napi(catch_unwind)]
     pub fn new_context(&self, env: Env) -> napi::Result<BindingContext> {
-        let platform = self.platform.get().map_err(|error| error.into_js(&env))?;
+        let platform = self.platform().map_err(|error| error.into_js(&env))?;
         BindingContext::new(&env, platform.new_context())
     }
 
@@ -182,12 +196,28 @@ impl BindingPlatform {
     /// nothing does.
     #[napi(catch_unwind)]
     pub fn close<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, ()>> {
-        let platform = self.platform.close();
+        let platform = self.opened.close();
         promise::blocking(env, move || {
             drop(platform);
             reaper::wait_idle();
             Ok(())
         })
+    }
+}
+
+impl BindingPlatform {
+    fn platform(&self) -> Result<Arc<dyn Platform>, BindingError> {
+        Ok(Arc::clone(&self.opened.get()?.platform))
+    }
+
+    /// What its sandboxes share.
+    pub(super) fn machine(&self) -> Result<Arc<Machine>, BindingError> {
+        let opened = self.opened.get()?;
+        let platform = &opened.platform;
+        let machine = opened
+            .machine
+            .get_or_init(|| Machine::new(Arc::clone(platform)));
+        Ok(Arc::clone(machine))
     }
 }
 
