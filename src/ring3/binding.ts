@@ -83,7 +83,78 @@ export interface BindingContext {
   close(): Promise<void>;
 }
 
+export interface BindingSandboxOptions {
+  readonly root?: string;
+  readonly env: readonly string[];
+  readonly cwd: string;
+  readonly memory?: bigint;
+  readonly cpuTimeMs?: number;
+  readonly wallTimeMs?: number;
+  readonly outputBytes?: bigint;
+  readonly openFiles?: number;
+  readonly stack?: bigint;
+}
+
+export interface BindingRun {
+  readonly file: string;
+  readonly args: readonly string[];
+  readonly env?: readonly string[];
+  readonly input?: Uint8Array;
+  readonly inputFd?: number;
+  /** -1 for nowhere; absent to collect it. */
+  readonly stdoutFd?: number;
+  readonly stderrFd?: number;
+  readonly traceFd?: number;
+  readonly timeoutMs?: number;
+  readonly asked: readonly string[];
+}
+
+export interface BindingSystemCall {
+  readonly question: number;
+  readonly number: number;
+  readonly name?: string;
+  readonly args: readonly bigint[];
+  readonly path?: Uint8Array;
+}
+
+export interface BindingDecision {
+  readonly deny?: number;
+  readonly answer?: bigint;
+}
+
+export interface BindingOutcome {
+  readonly exitCode?: number;
+  readonly signal?: number;
+  readonly timedOut: boolean;
+  readonly interrupted: boolean;
+  readonly limit?: 'memory' | 'cpu-time' | 'wall-time' | 'output';
+  readonly crash?: { readonly vector: number; readonly address?: bigint; readonly rip: bigint };
+  readonly cpuTimeMs: number;
+  readonly wallTimeMs: number;
+  readonly peakMemory: number;
+  readonly systemCalls: number;
+  readonly unsupported: Readonly<Record<string, number>>;
+  readonly wantedProcesses: boolean;
+  readonly stdout: Uint8Array;
+  readonly stderr: Uint8Array;
+}
+
+export interface BindingSandbox {
+  run(run: BindingRun, ask: (call: BindingSystemCall) => void): Promise<BindingOutcome>;
+  answer(question: number, decision: BindingDecision): void;
+  interrupt(): void;
+  reset(): Promise<void>;
+  close(): Promise<void>;
+}
+
 export interface Ring3Binding {
+  readonly BindingSandbox: {
+    create(platform: BindingPlatform, options: BindingSandboxOptions): Promise<BindingSandbox>;
+  };
+  /** Names of all system calls of x86-64. */
+  systemCallNames(): string[];
+  /** The number of the error of this name, as `EACCES`. */
+  systemErrorNumber(name: string): number | null;
   ring3Platforms(): string[];
   readonly BindingPlatform: {
     open(name: string, options: { readonly devicePath?: string; readonly vcpus?: number }): Promise<BindingPlatform>;
