@@ -33,6 +33,8 @@ export interface RunResult<Output = string> {
   readonly cpuTimeMs: number;
   /** Most bytes of memory that it had at once. */
   readonly peakMemory: number;
+  /** What to do, where it wanted something that is not there: another process. */
+  readonly hint: string | undefined;
 }
 
 /** What a run needs of its sandbox. */
@@ -94,7 +96,10 @@ export async function run(
     if (box.isClosed())
       throw new MicroVMError('ERR_RING3_CLOSED', 'The sandbox was closed while a program ran', { outcome: told });
   }
-  if (reject && result.exitCode !== 0) throw unsuccessful(outcome, told);
+  if (reject && result.exitCode !== 0) {
+    const [code, words] = ending(outcome, told);
+    throw new MicroVMError(code, `${words}: ${command}`, { outcome: told, hint: result.hint });
+  }
   if (encoding === 'buffer') return result;
   return { ...result, stdout: told.stdout, stderr: told.stderr };
 }
@@ -139,6 +144,7 @@ function toResult(outcome: BindingOutcome): RunResult<Buffer> {
     durationMs: wallTimeMs,
     cpuTimeMs,
     peakMemory,
+    hint: outcome.wantedProcesses ? NO_PROCESSES : undefined,
   };
 }
 
@@ -146,13 +152,7 @@ function buffer({ buffer: bytes, byteOffset, byteLength }: Uint8Array): Buffer {
   return Buffer.from(bytes, byteOffset, byteLength);
 }
 
-/** The error of a program that did not do what it should. */
-function unsuccessful(outcome: BindingOutcome, told: CommandOutcome): MicroVMError {
-  const [code, words] = ending(outcome, told);
-  const hint = outcome.wantedProcesses ? NO_PROCESSES : undefined;
-  return new MicroVMError(code, `${words}: ${told.command}`, { outcome: told, hint });
-}
-
+/** How a program ended that did not do what it should. */
 function ending({ crash }: BindingOutcome, told: CommandOutcome): readonly [MicroVMErrorCode, string] {
   if (told.timedOut) return ['ERR_EXEC_TIMEOUT', `Program ran longer than it may (${Math.round(told.durationMs)} ms)`];
   if (told.limit !== undefined) return ['ERR_EXEC_FAILED', `Program reached its limit (${told.limit})`];

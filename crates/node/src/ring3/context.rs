@@ -60,6 +60,16 @@ impl Shared {
         }
     }
 
+    /// Does `work` with the context, on its thread. Closed meanwhile, it is interrupted, whether the
+    /// switch has begun or not.
+    fn run<R>(
+        &self,
+        work: impl FnOnce(&mut Context) -> Result<R, BindingError>,
+    ) -> Result<R, BindingError> {
+        let mut context = self.context.lock().unwrap_or_else(PoisonError::into_inner);
+        context.as_mut().map_or_else(|| Err(closed(WHAT)), work)
+    }
+
     /// Refuses switches from now on, and ends the one under way.
     fn begin_close(&self) {
         self.closed.store(true, Ordering::SeqCst);
