@@ -130,7 +130,7 @@ impl BindingContext {
             let shared = Arc::clone(&self.handle.shared);
             let sent = self.handle.worker.run(move || {
                 let exit =
-                    shared.with(|context| Ok(context.switch(&space, &mut registers, options)?));
+                    shared.run(|context| Ok(context.switch(&space, &mut registers, options)?));
                 // First of all: letting go of the space may take its time.
                 shared.running.store(false, Ordering::SeqCst);
                 Ok(from_native(exit?, registers))
