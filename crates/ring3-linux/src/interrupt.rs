@@ -24,6 +24,13 @@ impl Interrupter {
         lock(&self.bell.state).requested = true;
         self.bell.ring();
     }
+
+    /// Takes back an interrupt that no run has taken, and tells whether there was one. Between two
+    /// runs only: for callers whose run ended by itself at the moment in which they interrupted it.
+    #[must_use]
+    pub fn withdraw(&self) -> bool {
+        self.bell.take()
+    }
 }
 
 /// What makes a run look whether it is to end.

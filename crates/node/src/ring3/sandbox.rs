@@ -56,6 +56,8 @@ impl Shared {
             return Err(busy("The sandbox is running a program already"));
         }
         self.exchange.begin();
+        // One that came when the run before had ended by itself.
+        let _ = self.interrupter.withdraw();
         *running = true;
         Ok(())
     }
