@@ -2,7 +2,10 @@
 // the reason in their titles; with MICROVM_TEST_REQUIRE_ALL that is a failure.
 
 import test, { type ExecutionContext, type Implementation } from 'ava';
-import { Platform } from '../../src/ring3/index.ts';
+import { Platform, UserSandbox, type UserSandboxOptions } from '../../src/ring3/index.ts';
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { cacheFolder } from '../../src/cache/folder.ts';
 import { closeProgram, makeProgram, type Program } from './ring3-program.ts';
 
 export { CODE, DATA } from './ring3-program.ts';
@@ -39,4 +42,15 @@ export async function program(t: ExecutionContext, ...code: number[]): Promise<P
   const made = await makeProgram(...code);
   t.teardown(() => closeProgram(made));
   return made;
+}
+
+const cached = path.join(cacheFolder(), 'tools/busybox-static/busybox');
+/** A static program with all that a test could want: the set-up's, or else this machine's. */
+export const BUSYBOX: string = existsSync(cached) ? cached : '/bin/busybox';
+
+/** A sandbox that is closed when the test ends. */
+export async function sandbox(t: ExecutionContext, options: UserSandboxOptions = {}): Promise<UserSandbox> {
+  const box = await UserSandbox.create(options);
+  t.teardown(() => box.close());
+  return box;
 }

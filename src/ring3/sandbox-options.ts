@@ -56,30 +56,42 @@ export interface UserSandboxOptions {
   readonly platform?: Platform | undefined;
 }
 
-const MIN_MEMORY = 2 ** 16;
+const KIB = 2 ** 10;
+const PAGE = 4 * KIB;
+const MIN_MEMORY = 2 ** 20;
 const MAX_MEMORY = 2 ** 40;
+const MIN_STACK = 64 * KIB;
+const MAX_STACK = 2 ** 30;
 
-const size = (least: number, words: string): v.GenericSchema<string | number> =>
+const size = (from: number, to: number, words: string): v.GenericSchema<string | number> =>
   v.custom<string | number>((value) => {
     const bytes = parseMemorySize(value);
-    return bytes !== undefined && bytes >= least && bytes <= MAX_MEMORY;
-  }, `${words} or a number of bytes, up to 1 TiB`);
+    return bytes !== undefined && bytes >= from && bytes <= to;
+  }, words);
 
 const limitEntries = {
   cpuTime: v.optional(milliseconds),
   wallTime: v.optional(milliseconds),
-  output: v.optional(size(0, "'64MiB', '1KiB'")),
+  output: v.optional(size(0, MAX_MEMORY, "'64MiB' or a number of bytes, up to 1 TiB")),
   openFiles: v.optional(
     v.custom<number>(
       (value) => typeof value === 'number' && Number.isInteger(value) && value >= 3 && value <= 4096,
       'a whole number, 3 to 4096',
     ),
   ),
-  stack: v.optional(size(MIN_MEMORY, "'8MiB': at least 64KiB")),
+  stack: v.optional(
+    v.pipe(
+      size(MIN_STACK, MAX_STACK, "'8MiB' or a number of bytes: 64 KiB to 1 GiB, a multiple of 4096"),
+      v.check(
+        (value) => Number(parseMemorySize(value)) % PAGE === 0,
+        "'8MiB' or a number of bytes: 64 KiB to 1 GiB, a multiple of 4096",
+      ),
+    ),
+  ),
 };
 
 const entries = {
-  memory: v.optional(size(MIN_MEMORY, "'64MiB', '1GiB': at least 64KiB")),
+  memory: v.optional(size(MIN_MEMORY, MAX_MEMORY, "'64MiB', '1GiB' or a number of bytes: 1 MiB to 1 TiB")),
   root: v.optional(path),
   env: v.optional(environment),
   cwd: v.optional(

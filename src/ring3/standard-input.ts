@@ -1,5 +1,6 @@
 // Standard input for a program: bytes go along with the run, a stream goes through a socket.
 
+import { once } from 'node:events';
 import { Socket } from 'node:net';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -50,6 +51,7 @@ function feed(input: Iterable<Chunk> | AsyncIterable<Chunk>, failed: () => void)
     end: async () => {
       ended.abort();
       await fed;
+      if (!socket.closed) await once(socket, 'close');
       return failure;
     },
   };

@@ -3,9 +3,8 @@
 //! A run happens on the sandbox's own thread, which holds it meanwhile. The JavaScript thread never
 //! waits for it: calls fail with `ERR_RING3_BUSY` then.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use microvm_kvm::reaper;
 use microvm_ring3_linux::{Interrupter, Observer, Policy, Run, Sandbox};
@@ -26,6 +25,9 @@ use crate::error::BindingError;
 use crate::promise;
 
 const WHAT: &str = "sandbox";
+/// How much later than the run's time a wait for JavaScript ends: by then the run is over, so that
+/// nothing of the program runs after it.
+const LATER: Duration = Duration::from_millis(20);
 
 /// What JavaScript's object holds: the sandbox, and the thread that runs its programs.
 #[derive(Debug)]
@@ -38,47 +40,61 @@ struct SandboxHandle {
 #[derive(Debug)]
 struct Shared {
     sandbox: Mutex<Option<Sandbox>>,
-    interrupter: Interrupter,
     exchange: Arc<Exchange>,
-    /// Whether a run or a reset has begun that has not ended. Locked while it is interrupted, so
-    /// that no interrupt comes after its end.
-    running: Mutex<bool>,
-    closed: AtomicBool,
+    /// Locked while a run is interrupted, so that no interrupt comes after its end.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Whether a run or a reset has begun that has not ended.
+    running: bool,
+    /// `None` once it is closed: it has a descriptor.
+    interrupter: Option<Interrupter>,
 }
 
 impl Shared {
     fn begin(&self) -> Result<(), BindingError> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.closed.load(Ordering::SeqCst) {
+        let mut state = self.state();
+        let Some(interrupter) = &state.interrupter else {
             return Err(closed(WHAT));
-        }
-        if *running {
+        };
+        if state.running {
             return Err(busy("The sandbox is running a program already"));
         }
-        self.exchange.begin();
         // One that came when the run before had ended by itself.
-        let _ = self.interrupter.withdraw();
-        *running = true;
+        let _ = interrupter.withdraw();
+        self.exchange.begin();
+        state.running = true;
         Ok(())
     }
 
     fn end(&self) {
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.state().running = false;
     }
 
     /// Ends the run under way, if there is one.
     fn interrupt(&self) {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if *running {
-            self.exchange.end();
-            self.interrupter.interrupt();
-        }
+        self.interrupt_run(&self.state());
     }
 
     /// Refuses runs from now on, and ends the one under way.
     fn begin_close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-        self.interrupt();
+        let mut state = self.state();
+        self.interrupt_run(&state);
+        state.interrupter = None;
+    }
+
+    fn interrupt_run(&self, state: &State) {
+        if let (true, Some(interrupter)) = (state.running, &state.interrupter) {
+            // In this order: the program must not run on between the two.
+            interrupter.interrupt();
+            self.exchange.end();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does `work` with the sandbox, on its thread, between [`Shared::begin`] and [`Shared::end`].
@@ -140,11 +156,12 @@ impl BindingSandbox {
         promise::blocking_then(env, work, |env, sandbox| {
             let handle = Arc::new(SandboxHandle {
                 shared: Arc::new(Shared {
-                    interrupter: sandbox.interrupter(),
+                    state: Mutex::new(State {
+                        running: false,
+                        interrupter: Some(sandbox.interrupter()),
+                    }),
                     sandbox: Mutex::new(Some(sandbox)),
                     exchange: Arc::default(),
-                    running: Mutex::new(false),
-                    closed: AtomicBool::new(false),
                 }),
                 worker: Worker::new(WHAT),
             });
@@ -177,7 +194,8 @@ impl BindingSandbox {
             let sent = self.handle.worker.run(move || {
                 let mut trace = prepared.trace;
                 if let Some(hook) = &mut hook {
-                    hook.until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+                    let time = timeout.map(|timeout| timeout + LATER);
+                    hook.until = time.and_then(|time| Instant::now().checked_add(time));
                 }
                 let run = Run {
                     stdin: prepared.stdin,
