@@ -116,7 +116,7 @@ fn built(name: &str, inputs: &[PathBuf], command: impl Fn(&Path) -> Command) -> 
 /// A program of C, at a fixed address or not.
 pub fn c_program(name: &str, options: &[&str]) -> PathBuf {
     let source = sources().join(format!("{name}.c"));
-    built(name, &[source.clone()], |output| {
+    built(name, std::slice::from_ref(&source), |output| {
         let mut command = Command::new("gcc");
         command.args(["-O2", "-w", "-o"]).arg(output).arg(&source);
         command.args(options).arg("-lm");
@@ -133,7 +133,7 @@ pub fn c(name: &str) -> PathBuf {
 pub fn rust_program(name: &str) -> PathBuf {
     let source = sources().join(format!("{name}.rs"));
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
-    built(name, &[source.clone()], |output| {
+    built(name, std::slice::from_ref(&source), |output| {
         let mut command = Command::new(&rustc);
         command.args([
             "--edition",
@@ -163,7 +163,7 @@ pub fn lua() -> PathBuf {
             .out_dir(&folder)
             .build(lua_src::Lua54);
     }
-    built("lua", &[source.clone()], |output| {
+    built("lua", std::slice::from_ref(&source), |output| {
         let mut command = Command::new("gcc");
         command
             .args(["-O2", "-w", "-static", "-I"])
