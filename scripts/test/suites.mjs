@@ -92,8 +92,8 @@ function sum(name, outcomes) {
 }
 
 /** Test programs that make machines: these run once more where KVM is native. All others do without it. */
-const MACHINE_CRATES = ['kvm', 'ring3', 'vmm'];
-const MACHINE_TESTS = new Set(['guest', 'machine', 'platform']);
+const MACHINE_CRATES = ['kvm', 'ring3', 'ring3-linux', 'vmm'];
+const MACHINE_TESTS = new Set(['guest', 'machine', 'platform', 'programs']);
 /** The folder of the end-to-end tests of the kvm accelerator. */
 const KVM_TESTS = '__test__/e2e-kvm';
 

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use microvm_ring3::{Error, Memory, Platform};
 
 pub const PAGE: u64 = 4096;
+/// The same, for arrays.
+pub const PAGE_BYTES: usize = 4096;
 /// Bytes of a block, and of the memory that blocks are parts of.
 const BLOCK: u64 = 1 << 20;
 const CHUNK: u64 = 64 << 20;

@@ -11,7 +11,7 @@ use rustix::fs::{FileType, Stat, fstat};
 use rustix::io::Errno;
 
 use crate::elf::{self, Elf, ElfError, Segment, Source};
-use crate::frames::{PAGE, lock};
+use crate::frames::{PAGE_BYTES, lock};
 
 /// Most programs that are remembered; they are kept as long as a sandbox has them.
 const MOST: usize = 64;
@@ -125,7 +125,7 @@ impl Image {
                 let Some(shared) = &self.shared else {
                     return Ok(());
                 };
-                let mut page = [0; PAGE as usize];
+                let mut page = [0; PAGE_BYTES];
                 for at in (0..length).step_by(page.len()) {
                     shared.read(from + start + at, &mut page)?;
                     memory.write(offset + at, &page)?;

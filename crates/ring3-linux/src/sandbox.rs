@@ -2,7 +2,6 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -375,7 +374,7 @@ fn open(executable: Executable) -> Result<(File, PathBuf), Error> {
             // Should it be a FIFO, nobody waits for its other end.
             let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
             match openat(CWD, &path, flags, Mode::empty()) {
-                Ok(file) => Ok((File::from(OwnedFd::from(file)), path)),
+                Ok(file) => Ok((File::from(file), path)),
                 Err(source) => Err(Error::Program { path, source }),
             }
         }

@@ -124,7 +124,7 @@ impl Cause {
             3 => (SIGTRAP, 0x80),
             6 => (SIGILL, 2),
             16 | 19 => (SIGFPE, 3),
-            10 | 11 | 12 => (SIGBUS, 0x80),
+            10..=12 => (SIGBUS, 0x80),
             17 => (SIGBUS, 1),
             _ => (SIGSEGV, 0x80),
         };

@@ -358,9 +358,14 @@ mod tests {
     #[test]
     fn flags_have_their_names() {
         let mut line = String::new();
-        flags(&mut line, 0o102_0101 & !3, &OPEN_FLAGS, Some("O_WRONLY"));
+        flags(
+            &mut line,
+            0o2_000_100 | 1 << 40,
+            &OPEN_FLAGS,
+            Some("O_WRONLY"),
+        );
         flags(&mut line, 0, &MAP_FLAGS, None);
-        assert_eq!(line, "O_WRONLY|O_CREAT|0x410000x0");
+        assert_eq!(line, "O_WRONLY|O_CREAT|O_CLOEXEC|0x100000000000x0");
     }
 
     #[test]

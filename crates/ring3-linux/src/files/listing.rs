@@ -130,10 +130,7 @@ impl Listing {
 
 fn next_upper(tree: &Tree, path: &[u8], last: Option<&[u8]>) -> Option<Name> {
     let (node, _) = tree.folder_at(path);
-    let Some(folder) = node.as_ref().and_then(|node| node.folder()) else {
-        return None;
-    };
-    let folder = lock(folder);
+    let folder = lock(node.as_ref().and_then(|node| node.folder())?);
     let after = last.map_or(Bound::Unbounded, Bound::Excluded);
     let mut rest = folder.entries.range::<[u8], _>((after, Bound::Unbounded));
     rest.find_map(|(name, entry)| {

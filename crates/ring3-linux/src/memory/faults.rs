@@ -6,7 +6,7 @@ use microvm_ring3::Access;
 
 use super::areas::{Area, Kind};
 use super::{Extent, Failure, ProgramMemory};
-use crate::frames::{BLOCK_PAGES, PAGE, Run};
+use crate::frames::{BLOCK_PAGES, PAGE, PAGE_BYTES, Run};
 
 /// What touching an address comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +140,7 @@ impl ProgramMemory {
             Kind::Anonymous | Kind::Stack => {}
             Kind::Image => self.image.copy(run.start, memory, *offset, pages * PAGE)?,
             Kind::File(backing, base) => {
-                let mut page = [0; PAGE as usize];
+                let mut page = [0; PAGE_BYTES];
                 for index in 0..*pages {
                     let at = index * PAGE;
                     let from = run.start.wrapping_add(*base).wrapping_add(at);
