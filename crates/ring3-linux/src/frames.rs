@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use microvm_ring3::{Error, Memory, Platform};
 
+use crate::budget::{Budget, Charge, Exceeded};
+
 pub const PAGE: u64 = 4096;
 /// The same, for arrays.
 pub const PAGE_BYTES: usize = 4096;
@@ -152,15 +154,42 @@ pub struct Frames {
     blocks: Vec<Block>,
     /// Pages that were given back, with what was in them.
     free: Vec<Run>,
+    /// All pages that were ever given out: the host has them still.
+    charge: Charge,
+}
+
+/// Why there are no more pages.
+#[derive(Debug)]
+pub enum NoFrames {
+    Limit,
+    Platform(Error),
+}
+
+impl From<Exceeded> for NoFrames {
+    fn from(_: Exceeded) -> Self {
+        Self::Limit
+    }
+}
+
+impl From<Error> for NoFrames {
+    fn from(error: Error) -> Self {
+        Self::Platform(error)
+    }
 }
 
 impl Frames {
-    pub fn new(pool: &Arc<Pool>) -> Self {
-        Self {
+    pub fn new(pool: &Arc<Pool>, budget: &Budget) -> Result<Self, Exceeded> {
+        Ok(Self {
             pool: Arc::clone(pool),
             blocks: Vec::new(),
             free: Vec::new(),
-        }
+            charge: Charge::new(budget, 0)?,
+        })
+    }
+
+    /// How many pages nobody uses.
+    pub fn unused(&self) -> u64 {
+        self.free.iter().map(|run| run.pages).sum()
     }
 
     /// How many blocks it has.
@@ -169,7 +198,7 @@ impl Frames {
     }
 
     /// Takes zeroed pages, at least one and at most `pages`.
-    pub fn take(&mut self, pages: u64) -> Result<Run, Error> {
+    pub fn take(&mut self, pages: u64) -> Result<Run, NoFrames> {
         let pages = pages.clamp(1, BLOCK_PAGES);
         if let Some(mut run) = self.free.pop() {
             if run.pages > pages {
@@ -189,12 +218,18 @@ impl Frames {
             self.blocks.push(self.pool.take()?);
         }
         let Some(block) = self.blocks.last_mut() else {
-            return Err(Error::NoRoom { length: BLOCK });
+            return Err(Error::NoRoom { length: BLOCK }.into());
         };
+        let mut pages = pages.min(BLOCK_PAGES - block.used);
+        let charged = self.charge.bytes();
+        if self.charge.set(charged + pages * PAGE).is_err() {
+            pages = 1;
+            self.charge.set(charged + PAGE)?;
+        }
         let run = Run {
             memory: Arc::clone(&block.memory),
             offset: block.offset + block.used * PAGE,
-            pages: pages.min(BLOCK_PAGES - block.used),
+            pages,
         };
         block.used += run.pages;
         Ok(run)
@@ -208,6 +243,8 @@ impl Frames {
     /// Gives everything back to the machine. Nothing may be mapped anywhere.
     pub fn clear(&mut self) {
         self.free.clear();
+        // It becomes less, for which there is room.
+        let _ = self.charge.set(0);
         let mut blocks = std::mem::take(&mut self.blocks);
         // What cannot be zeroed nobody gets: its offset is never free again.
         blocks.retain(|block| zero(&block.memory, block.offset, block.used * PAGE).is_ok());

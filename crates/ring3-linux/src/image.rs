@@ -13,8 +13,12 @@ use rustix::io::Errno;
 use crate::elf::{self, Elf, ElfError, Segment, Source};
 use crate::frames::{PAGE_BYTES, lock};
 
-/// Most programs that are remembered; they are kept as long as a sandbox has them.
+/// Most programs that are known; they are kept as long as a sandbox has them, and the last few for
+/// longer.
 const MOST: usize = 64;
+const RECENT: usize = 4;
+/// Largest of the latter.
+const RECENT_BYTES: u64 = 64 << 20;
 /// A file that was changed just now may be changed again without its times telling so.
 const SETTLED: Duration = Duration::from_secs(2);
 /// Bytes that are read from a file at a time.
@@ -91,6 +95,11 @@ impl Image {
     /// Its segments, in the order of addresses.
     pub fn parts(&self) -> &[Part] {
         &self.parts
+    }
+
+    /// Bytes of its segments, in whole pages.
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.end - part.start).sum()
     }
 
     /// The memory that shows a part to read only, and the offset in it.
@@ -192,6 +201,9 @@ fn identity(stat: &Stat) -> Identity {
 #[derive(Debug, Default)]
 pub struct Images {
     known: Mutex<Vec<(Identity, Weak<Image>)>>,
+    /// Those that were asked for last, the newest at the end. Loading one anew takes time, and
+    /// letting one go more.
+    recent: Mutex<Vec<Arc<Image>>>,
 }
 
 impl Images {
@@ -209,10 +221,11 @@ impl Images {
         let identity = identity(&stat);
         let settled = settled(&stat);
         if settled && let Some(image) = self.find(identity) {
-            let bytes = image.parts.iter().map(|part| part.end - part.start).sum();
+            let bytes = image.bytes();
             if bytes > limit {
                 return Err(LoadError::Elf(ElfError::TooLarge { bytes, limit }));
             }
+            self.keep(&image);
             return Ok(image);
         }
         let size = u64::try_from(stat.st_size).unwrap_or(0);
@@ -221,8 +234,27 @@ impl Images {
         known.retain(|(_, image)| image.strong_count() > 0);
         if settled && known.len() < MOST {
             known.push((identity, Arc::downgrade(&image)));
+            drop(known);
+            self.keep(&image);
         }
         Ok(image)
+    }
+
+    /// Makes an image one of those that stay for a while.
+    fn keep(&self, image: &Arc<Image>) {
+        if image.bytes() > RECENT_BYTES {
+            return;
+        }
+        let mut recent = lock(&self.recent);
+        if recent.last().is_some_and(|last| Arc::ptr_eq(last, image)) {
+            return;
+        }
+        recent.retain(|other| !Arc::ptr_eq(other, image));
+        recent.push(Arc::clone(image));
+        let oldest = (recent.len() > RECENT).then(|| recent.remove(0));
+        drop(recent);
+        // Slow, and nobody else should wait for it.
+        drop(oldest);
     }
 
     fn find(&self, identity: Identity) -> Option<Arc<Image>> {

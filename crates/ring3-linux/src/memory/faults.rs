@@ -49,10 +49,10 @@ impl ProgramMemory {
         let run = self.take_frames(&area, address, start)?;
         let run = match self.fill(&area, &run)? {
             0 => {
-                self.discard(run.frames)?;
+                self.frames.give_back(run.frames);
                 return Ok(Touch::Gone);
             }
-            pages => self.keep(run, pages)?,
+            pages => self.keep(run, pages),
         };
         let extent = Extent {
             end: run.start + run.frames.pages * PAGE,
@@ -61,7 +61,7 @@ impl ProgramMemory {
             shared: false,
         };
         if let Err(failure) = self.map_extent(run.start, extent, area.protection) {
-            self.discard(run.frames)?;
+            self.frames.give_back(run.frames);
             return Err(failure);
         }
         if let Some(area) = self.areas.at_mut(address) {
@@ -85,22 +85,7 @@ impl ProgramMemory {
             (page, page.saturating_add(wanted).min(ceiling))
         };
         let pages = ((high - low) / PAGE).max(1);
-        let charged = self.charge.bytes();
-        let pages = match self.charge.set(charged + pages * PAGE) {
-            Ok(()) => pages,
-            Err(_) => {
-                self.charge.set(charged + PAGE)?;
-                1
-            }
-        };
-        let frames = match self.frames.take(pages) {
-            Ok(frames) => frames,
-            Err(error) => {
-                self.charge.set(charged)?;
-                return Err(error.into());
-            }
-        };
-        self.charge.set(charged + frames.pages * PAGE)?;
+        let frames = self.frames.take(pages)?;
         let start = if down {
             page + PAGE - frames.pages * PAGE
         } else {
@@ -109,24 +94,17 @@ impl ProgramMemory {
         Ok(Placed { start, frames })
     }
 
-    fn discard(&mut self, frames: Run) -> Result<(), Failure> {
-        let bytes = frames.pages * PAGE;
-        self.charge.set(self.charge.bytes() - bytes)?;
-        self.frames.give_back(frames);
-        Ok(())
-    }
-
     /// Keeps so many pages of a run.
-    fn keep(&mut self, mut run: Placed, pages: u64) -> Result<Placed, Failure> {
+    fn keep(&mut self, mut run: Placed, pages: u64) -> Placed {
         if pages < run.frames.pages {
-            self.discard(Run {
+            self.frames.give_back(Run {
                 memory: Arc::clone(&run.frames.memory),
                 offset: run.frames.offset + pages * PAGE,
                 pages: run.frames.pages - pages,
-            })?;
+            });
             run.frames.pages = pages;
         }
-        Ok(run)
+        run
     }
 
     /// Writes what is in pages at first. Returns how many there are: a file may end before.

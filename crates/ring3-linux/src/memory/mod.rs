@@ -24,7 +24,7 @@ pub use calls::{Map, Remap};
 pub use faults::Touch;
 
 use crate::budget::{Budget, Charge, Exceeded};
-use crate::frames::{Frames, PAGE, Pool, Run};
+use crate::frames::{Frames, NoFrames, PAGE, Pool, Run};
 use crate::image::Image;
 
 /// Lowest address that mappings may have.
@@ -51,6 +51,15 @@ pub enum Failure {
 impl From<Exceeded> for Failure {
     fn from(_: Exceeded) -> Self {
         Self::Limit
+    }
+}
+
+impl From<NoFrames> for Failure {
+    fn from(why: NoFrames) -> Self {
+        match why {
+            NoFrames::Limit => Self::Limit,
+            NoFrames::Platform(error) => Self::Platform(error),
+        }
     }
 }
 
@@ -88,7 +97,7 @@ pub struct ProgramMemory {
     extents: BTreeMap<u64, Extent>,
     /// Regions of 2 MiB that have a page table.
     tables: BTreeSet<u64>,
-    /// Page tables, and pages that are the program's own.
+    /// Page tables.
     charge: Charge,
     /// The image, which others may use as well.
     _image_charge: Charge,
@@ -112,12 +121,11 @@ impl ProgramMemory {
     ) -> Result<Self, Failure> {
         let stack_top = platform.max_user_address() - PAGE;
         let parts = image.parts();
-        let bytes = parts.iter().map(|part| part.end - part.start).sum();
-        let image_charge = Charge::new(budget, bytes)?;
+        let image_charge = Charge::new(budget, image.bytes())?;
         let heap = parts.last().map_or(LOWEST, |part| part.end);
         let mut memory = Self {
             space: Arc::new(space),
-            frames: Frames::new(pool),
+            frames: Frames::new(pool, budget)?,
             areas: Areas::new(stack_top - stack_bytes - STACK_GAP),
             extents: BTreeMap::new(),
             tables: BTreeSet::new(),
@@ -263,7 +271,6 @@ impl ProgramMemory {
                 && !extent.shared
             {
                 let pages = (extent.end - start) / PAGE;
-                self.charge.set(self.charge.bytes() - pages * PAGE)?;
                 self.frames.give_back(Run {
                     memory: extent.memory,
                     offset: extent.offset,
@@ -297,7 +304,8 @@ impl ProgramMemory {
         self.remove_between(from, u64::MAX)?;
         let own = self.extents.iter().filter(|(_, extent)| !extent.shared);
         let pages: u64 = own.map(|(start, extent)| (extent.end - start) / PAGE).sum();
-        if pages > KEPT_PAGES || !self.is_laid_out() {
+        let unused = self.frames.unused();
+        if pages > KEPT_PAGES || unused > KEPT_PAGES || !self.is_laid_out() {
             return Ok(false);
         }
         for (start, end, protection) in kept {

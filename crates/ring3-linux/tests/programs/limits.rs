@@ -95,7 +95,7 @@ pub fn timeout_of_a_run_counts_where_it_is_shorter() {
 
 pub fn memory_ends_programs_that_touch_more() {
     let limits = Limits {
-        memory: 16 << 20,
+        memory: 4 << 20,
         ..Limits::default()
     };
     // What is asked for is refused; what was promised and cannot be had ends the program.
@@ -117,7 +117,7 @@ pub fn memory_ends_programs_that_touch_more() {
             assert_eq!(text(outcome.clone()), "refused\n", "{mode}");
         }
         assert!(
-            outcome.peak_memory <= 16 << 20,
+            outcome.peak_memory <= 4 << 20,
             "{mode}: {}",
             outcome.peak_memory
         );
