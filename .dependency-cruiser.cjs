@@ -84,6 +84,12 @@ module.exports = {
       { path: '^src/', pathNot: '^src/(virtio-fs/|config/|host/|native|binding|errors)' },
     ),
     forbid(
+      'ring3-stands-alone',
+      'Programs without a kernel are run without the MicroVM.',
+      { path: '^src/ring3/' },
+      { path: '^src/', pathNot: '^src/(ring3/|config/|native|binding|errors)' },
+    ),
+    forbid(
       'guest-knows-no-machine',
       'Kernels and initramfs are the same for all accelerators.',
       { path: '^src/guest/' },

@@ -1,29 +1,61 @@
-// npm run bench [-- ROUNDS]: the boot benchmark, in the lab where this machine's KVM is not native.
-// In the lab instructions are counted, for times of an emulated machine mean nothing: 1 ms is a million instructions.
+// npm run bench [-- boot|ring3] [ROUNDS]: the benchmarks, in the lab where this machine's KVM is not native. In the lab
+// instructions are counted, for times of an emulated machine mean nothing: 1 ms is a million instructions.
+// Programs in ring 3 run natively on more hosts than guests with a kernel: that one runs here, too, where it can.
 
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fail, setUp } from './set-up.mjs';
-import { PROJECT } from './set-up/folders.mjs';
+import { busyboxPath } from './set-up/busybox.mjs';
+import { PROJECT, exists } from './set-up/folders.mjs';
+
+const LAB = { LAB_ICOUNT: '1', LAB_TIMEOUT: '3600' };
+
+/**
+ * Runs a benchmark, which prints its figures as JSON, and keeps them.
+ * @param {string} name
+ * @param {string[]} command
+ * @param {NodeJS.ProcessEnv} [env]
+ */
+function measure(name, [file, ...args], env = {}) {
+  const { status, stdout } = spawnSync(file, args, {
+    cwd: PROJECT,
+    encoding: 'utf8',
+    env: { ...env, ...process.env },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  if (status !== 0) {
+    process.exitCode = status ?? 1;
+    return;
+  }
+  const folder = join(PROJECT, 'bench/results');
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, `${name}.json`), stdout);
+  console.log(`Written to bench/results/${name}.json`);
+}
+
+/** @param {string[]} words */
+function boot(words) {
+  measure('boot', ['lab/run', join(PROJECT, 'node_modules/.bin/node'), 'bench/boot.ts', ...words], LAB);
+}
+
+/** @param {string[]} words */
+async function ring3(words) {
+  const build = ['build', '--release', '--locked', '--package', 'microvm-ring3-linux', '--example', 'bench'];
+  const { status } = spawnSync('cargo', build, { cwd: PROJECT, stdio: 'inherit' });
+  if (status !== 0) throw new Error('The benchmark cannot be built');
+  const program = [join(PROJECT, 'target/release/examples/bench'), ...words];
+  const env = { MICROVM_BENCH_BUSYBOX: await busyboxPath() };
+  if (exists('/dev/kvm')) measure('ring3', program, env);
+  measure('ring3-lab', ['lab/run', ...program], { ...env, ...LAB });
+}
 
 try {
   await setUp();
-  const node = join(PROJECT, 'node_modules/.bin/node');
-  const bench = ['bench/boot.ts', ...process.argv.slice(2)];
-  const { status, stdout } = spawnSync('lab/run', [node, ...bench], {
-    cwd: PROJECT,
-    encoding: 'utf8',
-    env: { LAB_ICOUNT: '1', LAB_TIMEOUT: '3600', ...process.env },
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  process.exitCode = status ?? 1;
-  if (status === 0) {
-    const folder = join(PROJECT, 'bench/results');
-    mkdirSync(folder, { recursive: true });
-    writeFileSync(join(folder, 'boot.json'), stdout);
-    console.log('Written to bench/results/boot.json');
-  }
+  const [first = 'boot', ...rest] = process.argv.slice(2);
+  if (first === 'ring3') await ring3(rest);
+  else if (first === 'boot') boot(rest);
+  else boot([first, ...rest]);
 } catch (error) {
   fail(error);
 }

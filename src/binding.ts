@@ -2,6 +2,7 @@
 // name one of these. The addon's own list is native/binding.d.ts, which the build writes; a test compares the names.
 
 import type { KvmBinding } from './kvm/binding.ts';
+import type { Ring3Binding } from './ring3/binding.ts';
 
 /** A failure of the addon: an `Error` with a `MicroVMErrorCode`, and with `errno` where a system call was refused. */
 export interface BindingError extends Error {
@@ -109,7 +110,7 @@ export interface BindingAccount {
   readonly gid: number;
 }
 
-export interface Binding extends KvmBinding {
+export interface Binding extends KvmBinding, Ring3Binding {
   readonly BindingMachine: { create(config: BindingMachineConfig): Promise<BindingMachine> };
   spawnHelper(options: BindingSpawnOptions): BindingChild;
   /** Two connected stream sockets as descriptors, both the caller's. */

@@ -39,6 +39,25 @@ export type MicroVMErrorCode =
   | 'ERR_KVM_BUSY'
   /** The device, machine, vCPU or memory region was closed. */
   | 'ERR_KVM_CLOSED'
+  // Ring 3
+  /** This host's KVM cannot run programs in ring 3 so that every result is right; the message has the reason. */
+  | 'ERR_RING3_UNSUPPORTED'
+  /** A range or a part of a memory is not whole pages, outside of what there is, not mapped, or may only be read. */
+  | 'ERR_RING3_RANGE'
+  /** The context or the sandbox is running. */
+  | 'ERR_RING3_BUSY'
+  /** The platform, memory, address space, context or sandbox was closed. */
+  | 'ERR_RING3_CLOSED'
+  /** A file or folder of the host cannot be opened, read or mapped. */
+  | 'ERR_RING3_FILE'
+  /** The program that was to run does not exist. */
+  | 'ERR_PROGRAM_MISSING'
+  /** The program's file cannot be read, or is none that can run here: the message says why. */
+  | 'ERR_PROGRAM_INVALID'
+  /** `onSyscall` threw, rejected, or gave something that is no decision; `cause` is what it threw. */
+  | 'ERR_SYSCALL_HOOK'
+  /** The platform failed: no room is left in the machine, a processor state was lost, or KVM gave up. */
+  | 'ERR_RING3_FAILED'
   // Kernel, root file system, initramfs
   /** No kernel was given and none was found; `lookedAt` lists the places. */
   | 'ERR_KERNEL_NOT_FOUND'
@@ -167,6 +186,14 @@ export interface CommandOutcome {
   readonly timedOut: boolean;
   /** Milliseconds from sending the command to its end; the wait for its turn does not count. 0 when it was not sent. */
   readonly durationMs: number;
+  /** Of a program in a sandbox: the signal that ended it, as `SIGSEGV`. */
+  readonly signal?: string | undefined;
+  /** Of a program in a sandbox: the limit that ended it. */
+  readonly limit?: 'memory' | 'cpu-time' | 'wall-time' | 'output' | undefined;
+  /** Of a program in a sandbox: how many system calls it made. */
+  readonly syscalls?: number;
+  /** Of a program in a sandbox: the system calls that are not there, and how many of each it made. */
+  readonly unsupported?: Readonly<Record<string, number>>;
 }
 
 /** What a `MicroVMError` is made of, apart from its code and message. */
@@ -204,6 +231,14 @@ export class MicroVMError extends Error {
   readonly timedOut: boolean | undefined;
   /** How long the command ran in milliseconds, when `exec` rejected; 0 when it was not sent. */
   readonly durationMs: number | undefined;
+  /** The signal that ended a program in a sandbox, as `SIGSEGV`. */
+  readonly signal: string | undefined;
+  /** The limit that ended a program in a sandbox. */
+  readonly limit: CommandOutcome['limit'];
+  /** How many system calls a program in a sandbox made. */
+  readonly syscalls: number | undefined;
+  /** System calls that a program in a sandbox made and that are not there, and how many of each. */
+  readonly unsupported: Readonly<Record<string, number>> | undefined;
 
   constructor(code: MicroVMErrorCode, message: string, details: MicroVMErrorDetails = {}) {
     super(message, 'cause' in details ? { cause: details.cause } : undefined);
@@ -218,6 +253,10 @@ export class MicroVMError extends Error {
     this.exitCode = details.outcome?.exitCode;
     this.timedOut = details.outcome?.timedOut;
     this.durationMs = details.outcome?.durationMs;
+    this.signal = details.outcome?.signal;
+    this.limit = details.outcome?.limit;
+    this.syscalls = details.outcome?.syscalls;
+    this.unsupported = details.outcome?.unsupported;
   }
 }
 

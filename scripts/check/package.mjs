@@ -56,9 +56,10 @@ try {
   const names = must('import', [
     node,
     '-e',
-    "Promise.all([import('@hybrid/microvm'), import('@hybrid/microvm/kvm'), import('@hybrid/microvm/doctor')]).then((parts) => console.log(parts.flatMap(Object.keys).join(' ')))",
+    "Promise.all([import('@hybrid/microvm'), import('@hybrid/microvm/kvm'), import('@hybrid/microvm/ring3'), import('@hybrid/microvm/doctor')]).then((parts) => console.log(parts.flatMap(Object.keys).join(' ')))",
   ]);
   if (!/\bMicroVM\b/.test(names)) throw new Error(`The package does not export MicroVM, but: ${names}`);
+  if (!/\bPlatform\b/.test(names)) throw new Error(`The package does not export Platform, but: ${names}`);
   if (!/\bdoctor\b/.test(names)) throw new Error(`The package does not export doctor, but: ${names}`);
   must('microvm --help', [node, 'node_modules/@hybrid/microvm/dist/src/cli/main.js', '--help']);
   console.log(`imports and runs on Node ${version}: ${readdirSync(scope).join(', ')}`);

@@ -106,6 +106,7 @@ function sum(name, outcomes) {
 const MACHINE_TESTS = {
   kvm: ['guest'],
   ring3: ['platform'],
+  'ring3-linux': ['programs'],
   vmm: ['machine'],
   vsock: ['af_vsock'],
 };

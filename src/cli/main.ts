@@ -6,6 +6,7 @@ import { packageVersion } from '../native.ts';
 import { type OptionTable, parseArguments, UsageError } from './arguments.ts';
 import { cache, cachePage } from './commands/cache.ts';
 import { doctor, doctorPage } from './commands/doctor.ts';
+import { ring3, ring3Page } from './commands/ring3.ts';
 import { run, runPage } from './commands/run.ts';
 import { virtiofsd, virtiofsdPage } from './commands/virtiofsd.ts';
 import { OWN_FAILURE } from './exit-codes.ts';
@@ -16,6 +17,7 @@ const commands: Readonly<
   Record<string, { readonly page: HelpPage; readonly start: (argv: readonly string[]) => Promise<number> }>
 > = {
   run: { page: runPage, start: run },
+  ring3: { page: ring3Page, start: ring3 },
   doctor: { page: doctorPage, start: doctor },
   cache: { page: cachePage, start: cache },
   virtiofsd: { page: virtiofsdPage, start: virtiofsd },

@@ -2,12 +2,13 @@
 
 import * as v from 'valibot';
 import type { OptionProblem } from '../errors.ts';
+import { environment, isRecord } from './environment.ts';
 import { parseMemorySize } from './memory-size.ts';
 import { milliseconds } from './milliseconds.ts';
 import { mountOptionNames, mounts } from './mount-options.ts';
 import type { BootPhase, KernelFiles, MicroVMOptions, RootfsFolder, VhostVsockOptions } from './options.ts';
 import { problemsOf, unknownOptions } from './problems.ts';
-import { ENVIRONMENT_NAME_RULE, isEnvironmentName, isText, TEXT_RULE } from './text.ts';
+import { isText } from './text.ts';
 
 /** Options that passed all checks, with the defaults that do not depend on anything. */
 export interface CheckedOptions extends MicroVMOptions {
@@ -56,16 +57,6 @@ const rootfs = v.union(
     v.looseObject(rootfsEntries, 'the path of the folder'),
   ],
   ROOTFS_RULE,
-);
-
-const environment = v.pipe(
-  v.custom<object>(isRecord, 'an object of names and texts'),
-  // A record leaves such names out in silence.
-  v.check(
-    (variables) => !['__proto__', 'constructor', 'prototype'].some((name) => Object.hasOwn(variables, name)),
-    'variables with other names than __proto__, constructor and prototype',
-  ),
-  v.record(v.custom<string>(isEnvironmentName, ENVIRONMENT_NAME_RULE), v.custom<string>(isText, TEXT_RULE)),
 );
 
 const hostname = v.custom<string>(
@@ -148,10 +139,6 @@ export function checkOptions(options: unknown): CheckedOptions | readonly Option
     ...unknownOptions(partOf(options, 'vsock'), Object.keys(vsockEntries), ['vsock']),
   ];
   return success && problems.length === 0 ? output : problems;
-}
-
-function isRecord(value: unknown): boolean {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function partOf(options: unknown, name: string): unknown {

@@ -79,6 +79,15 @@ impl BindingError {
         }
     }
 
+    /// A file that the caller named cannot be used.
+    pub(crate) fn file(path: &str, error: &io::Error) -> Self {
+        Self {
+            code: "ERR_RING3_FILE",
+            message: format!("{path} cannot be opened: {error}"),
+            errno: error.raw_os_error(),
+        }
+    }
+
     /// The JavaScript error; on the JavaScript thread only.
     pub(crate) fn into_js(self, env: &Env) -> napi::Error {
         let fallback = |_| napi::Error::new(Status::GenericFailure, self.message.clone());
@@ -142,6 +151,63 @@ impl From<GuestSpeedError> for BindingError {
         match error {
             GuestSpeedError::Device(error) => error.into(),
             error => Self::new("ERR_KVM_FAILED", &error),
+        }
+    }
+}
+
+impl From<microvm_ring3::Error> for BindingError {
+    fn from(error: microvm_ring3::Error) -> Self {
+        use microvm_ring3::Error as Ring3;
+        let code = match error {
+            // What to do about it is the hint's.
+            Ring3::Device { source, .. } => return source.into(),
+            Ring3::Kvm { ref source, .. } => {
+                let kvm = Self::from(source.clone());
+                return Self {
+                    message: with_sources(&error),
+                    ..kvm
+                };
+            }
+            Ring3::Unsupported { .. } => "ERR_RING3_UNSUPPORTED",
+            Ring3::Range { .. }
+            | Ring3::Offset { .. }
+            | Ring3::NotMapped { .. }
+            | Ring3::ReadOnlyMemory => "ERR_RING3_RANGE",
+            Ring3::OtherMachine | Ring3::ExtendedState { .. } => "ERR_INVALID_OPTIONS",
+            Ring3::Released => "ERR_RING3_CLOSED",
+            _ => "ERR_RING3_FAILED",
+        };
+        Self::new(code, &error)
+    }
+}
+
+impl From<microvm_ring3_linux::Error> for BindingError {
+    fn from(error: microvm_ring3_linux::Error) -> Self {
+        use microvm_ring3_linux::Error as Linux;
+        let (code, errno) = match error {
+            Linux::Platform { ref source, .. } => {
+                let platform = Self::from(source.clone());
+                return Self {
+                    message: with_sources(&error),
+                    ..platform
+                };
+            }
+            Linux::Root { source, .. } => ("ERR_RING3_FILE", Some(source.raw_os_error())),
+            Linux::WorkingDirectory { source, .. } => ("ERR_EXEC_CWD", Some(source.raw_os_error())),
+            Linux::Program { source, .. } => match source.raw_os_error() {
+                errno @ (libc::ENOENT | libc::ENOTDIR) => ("ERR_PROGRAM_MISSING", Some(errno)),
+                errno => ("ERR_PROGRAM_INVALID", Some(errno)),
+            },
+            Linux::Executable { .. } => ("ERR_PROGRAM_INVALID", None),
+            Linux::Arguments { .. } | Linux::Memory { .. } | Linux::Limit { .. } => {
+                ("ERR_INVALID_OPTIONS", None)
+            }
+            Linux::Host { source, .. } => ("ERR_RING3_FAILED", Some(source.raw_os_error())),
+            _ => ("ERR_RING3_FAILED", None),
+        };
+        Self {
+            errno,
+            ..Self::new(code, &error)
         }
     }
 }

@@ -18,12 +18,14 @@
 mod cleanup;
 mod descriptor;
 mod error;
+mod field;
 mod guest_speed;
 mod host;
 mod kvm;
 mod machine;
 mod process;
 mod promise;
+mod ring3;
 mod slot;
 mod vhost_vsock;
 mod vsock;

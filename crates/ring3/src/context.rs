@@ -52,6 +52,13 @@ impl Interrupter {
             .interrupt()
             .map_err(Error::kvm("Interrupting a context"))
     }
+
+    /// Takes back an interrupt that has not ended a switch, and tells whether there was one. For
+    /// callers whose switch ended by itself at the moment in which they interrupted it.
+    #[must_use]
+    pub fn withdraw(&self) -> bool {
+        self.interrupts.withdraw()
+    }
 }
 
 impl Context {
@@ -91,10 +98,10 @@ impl Context {
         if !Arc::ptr_eq(space.machine(), &self.machine) {
             return Err(Error::OtherMachine);
         }
-        if self.interrupts.take() {
-            return Ok(Exit::Interrupted);
-        }
         if registers.rip >= LOWER_HALF_END {
+            if self.interrupts.take() {
+                return Ok(Exit::Interrupted);
+            }
             return Ok(Exit::Fault(Fault {
                 vector: GENERAL_PROTECTION_VECTOR,
                 error_code: 0,
@@ -110,6 +117,7 @@ impl Context {
         let result = self.take_and_run(space, registers, options.restore);
         if let Some(deadline) = deadline {
             self.machine.timer.disarm(deadline);
+            self.interrupts.forget_timeout();
         }
         result
     }
@@ -133,7 +141,7 @@ impl Context {
         };
         // First of all: another vCPU's holder may wait for it.
         vcpu.evict(Some(&self.extended));
-        let result = match exit_of(self.interrupts.begin(vcpu.immediate_exit())) {
+        let result = match exit_of(self.interrupts.begin(vcpu.id, vcpu.immediate_exit())) {
             Some(exit) => Ok(exit),
             None => {
                 let result = self.run(&mut vcpu, space, registers, restore);
@@ -161,25 +169,19 @@ impl Context {
                 vcpu.abandon();
                 return Err(error);
             }
-            let stop = vcpu.run();
+            let stop = vcpu.run(registers);
             space.leave(vcpu.id);
             match stop? {
-                Stop::SystemCall(now) => {
-                    *registers = now;
-                    return Ok(Exit::SystemCall);
-                }
-                Stop::Fault(now, fault) => {
-                    *registers = now;
-                    return Ok(Exit::Fault(fault));
-                }
+                Stop::SystemCall => return Ok(Exit::SystemCall),
+                Stop::Fault(fault) => return Ok(Exit::Fault(fault)),
                 Stop::BusError(now, physical) => {
-                    *registers = now;
+                    *registers = *now;
                     let address = physical.and_then(|physical| address_space.find(physical));
                     return Ok(Exit::BusError { address });
                 }
                 Stop::Interrupted(now) => {
                     if let Some(exit) = exit_of(self.interrupts.request()) {
-                        *registers = now;
+                        *registers = *now;
                         return Ok(exit);
                     }
                 }

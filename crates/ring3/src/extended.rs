@@ -4,6 +4,7 @@
 //! setting it takes many times as long as an exit. Another context that needs the vCPU saves it
 //! first.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use kvm_bindings::Xsave;
@@ -15,10 +16,25 @@ use crate::page_tables::lock;
 use crate::registers::SegmentBases;
 
 /// The rest of a context's state, or which vCPU has it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Extended {
     state: Mutex<State>,
     saved: Condvar,
+    /// What `state` says of the resident, for those who only look.
+    resident: AtomicU64,
+}
+
+/// No vCPU's number.
+const NOWHERE: u64 = u64::MAX;
+
+impl Default for Extended {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            saved: Condvar::default(),
+            resident: AtomicU64::new(NOWHERE),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -49,9 +65,10 @@ impl std::fmt::Debug for Values {
 }
 
 impl Extended {
-    /// The vCPU that has the state.
+    /// The vCPU that has the state, or had it a moment ago.
     pub fn resident(&self) -> Option<u64> {
-        lock(&self.state).resident
+        let resident = self.resident.load(Ordering::Acquire);
+        (resident != NOWHERE).then_some(resident)
     }
 
     /// Waits until no vCPU but `vcpu` has the state, and gives it; `None` where `vcpu` has it.
@@ -76,7 +93,9 @@ impl Extended {
 
     /// Notes that `vcpu` has the state now.
     pub fn loaded(&self, vcpu: u64) {
-        lock(&self.state).resident = Some(vcpu);
+        let mut state = lock(&self.state);
+        state.resident = Some(vcpu);
+        self.resident.store(vcpu, Ordering::Release);
     }
 
     /// Sets the state, which no vCPU has then.
@@ -90,6 +109,7 @@ impl Extended {
             }
         }
         state.resident = None;
+        self.resident.store(NOWHERE, Ordering::Release);
         self.saved.notify_all();
     }
 }

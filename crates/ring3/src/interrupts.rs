@@ -17,8 +17,10 @@ pub struct Interrupts {
 struct State {
     interrupted: bool,
     timed_out: bool,
-    /// The vCPU of the switch that is under way.
-    running: Option<ImmediateExit>,
+    /// Whether the vCPU runs the switch that is under way.
+    running: bool,
+    /// The vCPU that it ran on last, and its number. Most switches find theirs here.
+    vcpu: Option<(u64, ImmediateExit)>,
     /// How the switch that is under way waits for a vCPU.
     waiting: Option<Arc<Waiter>>,
 }
@@ -40,8 +42,13 @@ impl Interrupts {
         state.kick()
     }
 
-    /// Ends the switch that is under way, for its time is over. Called between
-    /// [`Interrupts::take`] and the end of that switch only.
+    /// Takes back an interrupt that nobody has seen; a run that it kicked already goes on.
+    pub fn withdraw(&self) -> bool {
+        std::mem::take(&mut lock(&self.state).interrupted)
+    }
+
+    /// Ends the switch that is under way, for its time is over. Called during that switch only,
+    /// and before [`Interrupts::forget_timeout`].
     pub fn time_out(&self) {
         let mut state = lock(&self.state);
         state.timed_out = true;
@@ -49,11 +56,14 @@ impl Interrupts {
         let _ = state.kick();
     }
 
-    /// Takes an interrupt that came before a switch, and forgets the timeout of the one before.
+    /// Takes an interrupt that came before a switch which does not run.
     pub fn take(&self) -> bool {
-        let mut state = lock(&self.state);
-        state.timed_out = false;
-        std::mem::take(&mut state.interrupted)
+        std::mem::take(&mut lock(&self.state).interrupted)
+    }
+
+    /// Makes ready for the next switch, after one that had a timeout.
+    pub fn forget_timeout(&self) {
+        lock(&self.state).timed_out = false;
     }
 
     /// Begins to wait for a vCPU, unless something was requested already.
@@ -74,11 +84,14 @@ impl Interrupts {
     }
 
     /// Begins the runs of a switch on a vCPU, unless something was requested already.
-    pub fn begin(&self, exit: &ImmediateExit) -> Request {
+    pub fn begin(&self, vcpu: u64, exit: &ImmediateExit) -> Request {
         let mut state = lock(&self.state);
         let request = state.request();
         if request == Request::Other {
-            state.running = Some(exit.clone());
+            if state.vcpu.as_ref().is_none_or(|(id, _)| *id != vcpu) {
+                state.vcpu = Some((vcpu, exit.clone()));
+            }
+            state.running = true;
         }
         request
     }
@@ -91,8 +104,9 @@ impl Interrupts {
     /// Ends the switch. What was requested and not taken holds for the next one.
     pub fn end(&self) {
         let mut state = lock(&self.state);
-        if let Some(exit) = state.running.take()
-            && (state.interrupted || state.timed_out)
+        state.running = false;
+        if (state.interrupted || state.timed_out)
+            && let Some((_, exit)) = &state.vcpu
         {
             // The vCPU's next user has nothing to do with it.
             exit.withdraw();
@@ -115,6 +129,9 @@ impl State {
         if let Some(waiter) = &self.waiting {
             waiter.wake();
         }
-        self.running.as_ref().map_or(Ok(()), ImmediateExit::request)
+        match &self.vcpu {
+            Some((_, exit)) if self.running => exit.request(),
+            _ => Ok(()),
+        }
     }
 }

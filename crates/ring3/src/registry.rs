@@ -33,7 +33,7 @@ pub trait Constructor: Send + Sync {
     /// # Errors
     ///
     /// As [`KvmPlatform::new`].
-    fn new_platform(&self, device: Kvm) -> Result<Box<dyn Platform>, Error>;
+    fn new_platform(&self, device: Kvm, options: KvmOptions) -> Result<Box<dyn Platform>, Error>;
 
     /// What the platform asks of the process.
     fn requirements(&self) -> Requirements;
@@ -90,8 +90,8 @@ impl Constructor for KvmConstructor {
         open_device(path)
     }
 
-    fn new_platform(&self, device: Kvm) -> Result<Box<dyn Platform>, Error> {
-        let platform = KvmPlatform::new(device, KvmOptions::default())?;
+    fn new_platform(&self, device: Kvm, options: KvmOptions) -> Result<Box<dyn Platform>, Error> {
+        let platform = KvmPlatform::new(device, options)?;
         Ok(Box::new(platform))
     }
 

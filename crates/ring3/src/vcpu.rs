@@ -169,9 +169,9 @@ impl Vcpu {
         })
     }
 
-    /// Makes the next run one of this context in this address space.
+    /// Makes the next run one of this context in this address space. Comes after
+    /// [`Vcpu::evict`] with this context.
     pub fn load(&mut self, context: &Arc<Extended>, space: &Arc<Space>) -> Result<(), Error> {
-        self.evict(Some(context));
         if self.broken {
             self.mend()?;
         }

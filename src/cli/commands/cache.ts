@@ -6,6 +6,7 @@ import { type CacheEntry, cacheFolder, cleanCache, listCache } from '../../cache
 import { type OptionTable, parseArguments, UsageError } from '../arguments.ts';
 import { nearest } from '../../config/suggest.ts';
 import { type HelpPage, renderHelp } from '../help.ts';
+import { printJson } from '../values.ts';
 
 const options = {
   all: { type: 'boolean', help: 'clean: remove kernels, userlands and tools too; set-up fetches them again' },
@@ -84,8 +85,4 @@ function size(bytes: number): string {
   const step = Math.min(units.length - 1, bytes < 1 ? 0 : Math.floor(Math.log2(bytes) / 10));
   const value = bytes / 1024 ** step;
   return `${step === 0 ? value : value.toFixed(1)} ${units[step]}`;
-}
-
-function printJson(data: unknown): void {
-  process.stdout.write(`${JSON.stringify(data, undefined, 2)}\n`);
 }

@@ -12,6 +12,7 @@ import { type Interruption, interruptible } from '../interruption.ts';
 import { type Progress, startProgress } from '../progress.ts';
 import { errorAsData, errorAsText } from '../report-error.ts';
 import { readAll } from '../standard-input.ts';
+import { environment, printJson, wholeNumber } from '../values.ts';
 
 const options = {
   interactive: { type: 'boolean', short: 'i', help: 'Give the command all of standard input (closed otherwise)' },
@@ -93,7 +94,7 @@ export async function run(argv: readonly string[]): Promise<number> {
   try {
     const request = {
       machine: machineOptions(given, interruption.signal),
-      exec: { timeout: milliseconds(given, 'timeout'), cwd: given.text('cwd'), signal: interruption.signal },
+      exec: { timeout: wholeNumber(given, 'timeout'), cwd: given.text('cwd'), signal: interruption.signal },
       file,
       args,
     };
@@ -166,43 +167,17 @@ function asText(result: ExecResult<Buffer>): Record<string, unknown> {
   return { ...result, stdout: result.stdout.toString(), stderr: result.stderr.toString() };
 }
 
-function printJson(data: Record<string, unknown>): void {
-  process.stdout.write(`${JSON.stringify(data, undefined, 2)}\n`);
-}
-
 function machineOptions(given: ParsedArguments, signal: AbortSignal): MicroVMOptions {
   return {
     accelerator: given.text('accelerator') as MicroVMOptions['accelerator'],
     kernel: given.text('kernel'),
     rootfs: rootfsOption(given.text('rootfs')),
     mounts: mountOptions(given.texts('mount')),
-    cpus: wholeNumber('cpus', given.text('cpus')),
+    cpus: wholeNumber(given, 'cpus'),
     memory: given.text('memory'),
     env: environment(given.texts('env')),
-    bootTimeout: milliseconds(given, 'boot-timeout'),
+    bootTimeout: wholeNumber(given, 'boot-timeout'),
     vsock: given.text('vsock') as MicroVMOptions['vsock'],
     signal,
   };
-}
-
-function milliseconds(given: ParsedArguments, option: string): number | undefined {
-  return wholeNumber(option, given.text(option));
-}
-
-function wholeNumber(option: string, text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
-  if (!/^\d+$/.test(text)) throw new UsageError(`--${option} takes a whole number, not '${text}'`);
-  return Number(text);
-}
-
-function environment(pairs: readonly string[]): Record<string, string> {
-  const result: Record<string, string> = {};
-  for (const pair of pairs) {
-    const equals = pair.indexOf('=');
-    const name = equals === -1 ? pair : pair.slice(0, equals);
-    const value = equals === -1 ? process.env[name] : pair.slice(equals + 1);
-    if (name === '') throw new UsageError(`--env takes K=V, not '${pair}'`);
-    if (value !== undefined) result[name] = value;
-  }
-  return result;
 }

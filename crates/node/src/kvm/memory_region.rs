@@ -9,8 +9,8 @@ use napi::bindgen_prelude::{BigInt, Uint8Array};
 use napi_derive::napi;
 
 use super::Closable;
-use super::field::word;
 use crate::error::BindingError;
+use crate::field::word;
 
 /// Bytes that every release of Node from 20 on can hold in one buffer: 4 GiB.
 const BUFFER_MAX: u64 = 1 << 32;

@@ -5,7 +5,6 @@
 //! happens off the event loop and comes back as a promise.
 
 mod exit;
-mod field;
 mod memory_region;
 mod shared_cpu;
 mod state;

@@ -9,8 +9,8 @@ use kvm_bindings::{
 use napi::bindgen_prelude::{BigInt, Uint8Array};
 use napi_derive::napi;
 
-use super::field::{Field, mirror};
 use crate::error::BindingError;
+use crate::field::{Field, mirror};
 
 mirror! {
     #[doc = "`kvm_regs`"]

@@ -7,11 +7,11 @@ use napi::Env;
 use napi_derive::napi;
 
 use super::Closable;
-use super::field::Field;
 use super::state::BindingCpuidEntry;
 use super::virtual_machine::BindingVirtualMachine;
 use crate::descriptor::duplicate;
 use crate::error::BindingError;
+use crate::field::Field;
 
 /// Which device to open: a path, a descriptor (of which the caller keeps its own), or the usual.
 #[derive(Debug)]

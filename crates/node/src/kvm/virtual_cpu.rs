@@ -9,7 +9,6 @@ use napi::bindgen_prelude::{PromiseRaw, Uint8Array};
 use napi_derive::napi;
 
 use super::exit::{BindingExit, answer};
-use super::field::Field;
 use super::shared_cpu::CpuHandle;
 use super::state::{
     BindingCpuidEntry, BindingDebugRegs, BindingFpu, BindingMsr, BindingRegs, BindingSregs,
@@ -17,6 +16,7 @@ use super::state::{
 };
 use crate::cleanup::stop_at_end_of_env;
 use crate::error::BindingError;
+use crate::field::Field;
 use crate::promise;
 
 /// A vCPU. Its methods fail with `ERR_KVM_BUSY` while it runs.

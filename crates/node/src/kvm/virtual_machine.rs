@@ -6,10 +6,10 @@ use napi::bindgen_prelude::{BigInt, PromiseRaw};
 use napi_derive::napi;
 
 use super::Closable;
-use super::field::{Field, word};
 use super::memory_region::BindingMemoryRegion;
 use super::virtual_cpu::BindingVirtualCpu;
 use crate::error::BindingError;
+use crate::field::{Field, word};
 use crate::promise;
 
 /// A virtual machine.

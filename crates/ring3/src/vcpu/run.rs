@@ -19,14 +19,14 @@ const COMPLETIONS: usize = 16;
 /// Why a run ended.
 #[derive(Debug)]
 pub enum Stop {
-    /// With a system call.
-    SystemCall(Registers),
-    /// With an exception.
-    Fault(Registers, Fault),
+    /// With a system call; the registers were handed over.
+    SystemCall,
+    /// With an exception; the registers were handed over.
+    Fault(Fault),
     /// The host has no memory at a place; its guest physical address, where that is known.
-    BusError(Registers, Option<u64>),
+    BusError(Box<Registers>, Option<u64>),
     /// By a signal or a request, between two instructions of the program.
-    Interrupted(Registers),
+    Interrupted(Box<Registers>),
     /// As before, but before the program's first instruction: its registers are as they were.
     NotEntered,
     /// As before, in the middle of a stub: only running on tells what the program wants.
@@ -47,7 +47,9 @@ enum Reason {
 impl Vcpu {
     /// Makes the next run begin with these registers.
     pub fn start(&mut self, registers: &Registers, restore: Restore) {
-        let mut regs = registers.to_kvm();
+        // In place: they are copied often enough.
+        let regs = &mut self.runner.synced().regs;
+        *regs = registers.to_kvm();
         if restore == Restore::Partial {
             regs.rcx = regs.rip;
             regs.r11 = regs.rflags;
@@ -64,16 +66,17 @@ impl Vcpu {
             }
             regs.rflags = 2;
         }
-        self.runner.synced().regs = regs;
         self.runner.sync_before_run(KVM_SYNC_X86_REGS.into());
     }
 
-    /// Runs until something stops it. After an error nothing of the run is left in it, or else it
-    /// is retired.
-    pub fn run(&mut self) -> Result<Stop, Error> {
+    /// Runs until something stops it, and hands over the registers where the program stopped by
+    /// itself. After an error nothing of the run is left in it, or else it is retired.
+    pub fn run(&mut self, registers: &mut Registers) -> Result<Stop, Error> {
         self.pristine = false;
         self.queued = None;
-        let stop = self.enter().and_then(|reason| self.stopped(&reason));
+        let stop = self
+            .enter()
+            .and_then(|reason| self.stopped(&reason, registers));
         if stop.is_err() {
             self.give_up();
         }
@@ -104,42 +107,40 @@ impl Vcpu {
         }
     }
 
-    fn stopped(&mut self, reason: &Reason) -> Result<Stop, Error> {
+    fn stopped(&mut self, reason: &Reason, registers: &mut Registers) -> Result<Stop, Error> {
         match *reason {
-            Reason::Stub => self.stub(),
-            Reason::Port => Ok(self.port_access()),
+            Reason::Stub => self.stub(registers),
+            Reason::Port => Ok(self.port_access(registers)),
             Reason::Interrupted => self.interrupted(),
             Reason::Memory(address) => self.bus_error(address),
         }
     }
 
     /// What a stub's `out` means. Its RIP is at the instruction or behind it, as the host likes.
-    fn stub(&mut self) -> Result<Stop, Error> {
-        let regs = self.runner.synced().regs;
-        let regs = &regs;
-        let offset = regs.rip.wrapping_sub(kernel_address(STUB_PAGE));
+    fn stub(&mut self, registers: &mut Registers) -> Result<Stop, Error> {
+        let synced = self.runner.synced();
+        let rip = synced.regs.rip;
+        let offset = rip.wrapping_sub(kernel_address(STUB_PAGE));
         if offset < SYSCALL_STUB + 4 {
             self.in_ring3 = false;
-            return Ok(system_call(regs));
+            return Ok(system_call(&synced.regs, registers));
         }
         if offset < microvm_kvm::PAGE_SIZE {
             self.in_ring3 = false;
-            return self.exception(
-                regs,
-                offset.wrapping_sub(EXCEPTION_STUBS) / EXCEPTION_STUB_BYTES,
-            );
+            let vector = offset.wrapping_sub(EXCEPTION_STUBS) / EXCEPTION_STUB_BYTES;
+            return self.exception(vector, registers);
         }
-        if regs.rip.wrapping_sub(LOWER_STUB) < 4 && self.entry == SyscallEntry::Ring3 {
-            self.in_ring3 = is_ring3(&self.runner.synced().sregs);
-            return Ok(system_call(regs));
+        if rip.wrapping_sub(LOWER_STUB) < 4 && self.entry == SyscallEntry::Ring3 {
+            self.in_ring3 = is_ring3(&synced.sregs);
+            return Ok(system_call(&synced.regs, registers));
         }
-        Ok(self.port_access())
+        Ok(self.port_access(registers))
     }
 
     /// A program that uses a port is as wrong as it is on any operating system. Only a host whose
     /// system calls stay in ring 3, or that ignores what the task state segment says, gets here.
-    fn port_access(&mut self) -> Stop {
-        let registers = Registers::from_kvm(&self.runner.synced().regs);
+    fn port_access(&mut self, registers: &mut Registers) -> Stop {
+        *registers = Registers::from_kvm(&self.runner.synced().regs);
         if !self.complete() {
             self.retire();
         }
@@ -150,7 +151,7 @@ impl Vcpu {
             error_code: 0,
             address: None,
         };
-        Stop::Fault(registers, fault)
+        Stop::Fault(fault)
     }
 
     /// Ends what the last exit left for the next run, which may be another context's: the rest of
@@ -175,8 +176,8 @@ impl Vcpu {
         false
     }
 
-    fn exception(&mut self, regs: &kvm_regs, vector: u64) -> Result<Stop, Error> {
-        let mut regs = *regs;
+    fn exception(&mut self, vector: u64, registers: &mut Registers) -> Result<Stop, Error> {
+        let mut regs = self.runner.synced().regs;
         let mut below = STACK_TOP - 40;
         let mut fault = Fault {
             vector: u8::try_from(vector).unwrap_or(u8::MAX),
@@ -198,7 +199,7 @@ impl Vcpu {
             let stub = rip.wrapping_sub(kernel_address(STUB_PAGE));
             if stub < SYSCALL_STUB + 4 || rip.wrapping_sub(LOWER_STUB) < 4 {
                 // The entry point is closed to the level that this host has chosen, or a debug exception that a system call outran; the call is what counts.
-                return Ok(system_call(&regs));
+                return Ok(system_call(&regs, registers));
             }
             let reason = format!("exception {vector} at {rip:#x} in a stub");
             return Err(Error::Stopped { reason });
@@ -206,7 +207,8 @@ impl Vcpu {
         regs.rip = rip;
         regs.rflags = rflags;
         regs.rsp = rsp;
-        Ok(Stop::Fault(Registers::from_kvm(&regs), fault))
+        *registers = Registers::from_kvm(&regs);
+        Ok(Stop::Fault(fault))
     }
 
     /// How far behind the `out` of a stub RIP was at the last exit.
@@ -236,7 +238,7 @@ impl Vcpu {
                 return Ok(Stop::Unfinished);
             }
             self.in_ring3 = true;
-            return Ok(Stop::Interrupted(Registers::from_kvm(&regs)));
+            return Ok(Stop::Interrupted(Box::new(Registers::from_kvm(&regs))));
         }
         let stubs = kernel_address(STUB_PAGE);
         if regs.rip == stubs + IRET_STUB || regs.rip == stubs + SYSRET_STUB {
@@ -277,10 +279,10 @@ fn is_ring3(sregs: &kvm_sregs) -> bool {
     sregs.cs.selector & 3 == 3 && sregs.ss.dpl == 3
 }
 
-fn system_call(regs: &kvm_regs) -> Stop {
-    let mut registers = Registers::from_kvm(regs);
+fn system_call(regs: &kvm_regs, registers: &mut Registers) -> Stop {
+    *registers = Registers::from_kvm(regs);
     registers.rip = regs.rcx;
     registers.rflags = user_flags(regs.r11);
     registers.r11 = registers.rflags;
-    Stop::SystemCall(registers)
+    Stop::SystemCall
 }

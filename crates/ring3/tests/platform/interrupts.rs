@@ -28,6 +28,16 @@ pub fn interrupt_before_a_switch_returns_at_once() {
     assert_eq!(exit, Ok(Exit::TimedOut));
 }
 
+pub fn interrupt_that_is_withdrawn_ends_no_switch() {
+    let mut program = program(&ENDLESS);
+    let interrupter = program.context.interrupter();
+    assert!(!interrupter.withdraw());
+    interrupter.interrupt().unwrap();
+    assert!(interrupter.withdraw());
+    let exit = program.switch_with(timeout(Duration::from_millis(1)));
+    assert_eq!(exit, Ok(Exit::TimedOut));
+}
+
 pub fn interrupt_ends_an_endless_loop() {
     let mut program = program(&COUNT);
     let interrupter = program.context.interrupter();

@@ -5,7 +5,7 @@ use std::{fs, thread};
 
 use microvm_kvm::reaper;
 use microvm_ring3::{
-    Exit, NewAddressSpace, Platform, Protection, Registers, SwitchOptions, lookup,
+    Exit, KvmOptions, NewAddressSpace, Platform, Protection, Registers, SwitchOptions, lookup,
 };
 
 use crate::fixture::*;
@@ -60,7 +60,9 @@ pub fn device_is_closed_when_the_machine_is_made() {
 pub fn facts_of_the_platform_are_those_of_its_kind() {
     let constructor = lookup("kvm").unwrap();
     let device = constructor.open_device(None).unwrap();
-    let platform = constructor.new_platform(device).unwrap();
+    let platform = constructor
+        .new_platform(device, KvmOptions::default())
+        .unwrap();
     assert!(!platform.supports_address_space_io());
     assert!(!platform.cooperatively_schedules_address_spaces());
     assert!(!platform.detects_cpu_preemption());

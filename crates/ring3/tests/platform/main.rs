@@ -88,6 +88,7 @@ fn main() {
             space_is_released_while_a_program_runs_in_it;
         interrupts:
             interrupt_before_a_switch_returns_at_once,
+            interrupt_that_is_withdrawn_ends_no_switch,
             interrupt_ends_an_endless_loop,
             none_of_a_thousand_interrupts_is_lost,
             interrupts_among_calls_and_faults_all_arrive,

@@ -1,4 +1,4 @@
-//! Fields of KVM's structures as JavaScript values: 64-bit ones are bigints, smaller ones are
+//! Fields of native structures as JavaScript values: 64-bit ones are bigints, smaller ones are
 //! numbers, byte arrays are `Uint8Array`s. What does not fit is refused, never cut.
 
 use napi::bindgen_prelude::{BigInt, Uint8Array};
@@ -6,7 +6,7 @@ use napi::bindgen_prelude::{BigInt, Uint8Array};
 use crate::error::BindingError;
 
 /// A JavaScript value that stands for a field of type `N`.
-pub(super) trait Field<N>: Sized {
+pub(crate) trait Field<N>: Sized {
     /// The value for a field.
     fn from_native(native: N) -> Self;
     /// The field's content; `name` says in an error which it was.
@@ -18,7 +18,7 @@ fn refused(name: &str, wanted: &str) -> BindingError {
 }
 
 /// The content of an unsigned 64-bit field.
-pub(super) fn word(value: &BigInt, name: &str) -> Result<u64, BindingError> {
+pub(crate) fn word(value: &BigInt, name: &str) -> Result<u64, BindingError> {
     match value.get_u64() {
         (false, word, true) => Ok(word),
         _ => Err(refused(name, "an unsigned 64-bit bigint")),
@@ -132,4 +132,4 @@ macro_rules! mirror {
         }
     )*};
 }
-pub(super) use mirror;
+pub(crate) use mirror;

@@ -1,0 +1,314 @@
+//! The figures, one function each.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Instant;
+
+use microvm_kvm::{Kvm, MemoryRegion, VirtualCpuRunner, reaper};
+use microvm_ring3::{
+    Exit, HostTraits, KvmOptions, KvmPlatform, Platform, Protection, Registers, Restore,
+    SwitchOptions, open_device,
+};
+use microvm_ring3_linux::{ExitStatus, Machine, Program, Run, Sandbox, SandboxOptions};
+
+use crate::{Figure, Reference, programs};
+
+pub const BARE_EXIT: &str = "bare exit of a vCPU (KVM_RUN)";
+pub const SPAWN: &str = "posix_spawn and wait of busybox true";
+const CODE: u64 = 0x40_0000;
+const PAGE: u64 = 4096;
+/// Operations that are timed together, where one is too short for the clock.
+const BATCH: u32 = 100;
+/// A loop of a shell: nothing but computing, for a second or so.
+const WORK: &str = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
+
+pub fn host() -> HostTraits {
+    platform().host_traits()
+}
+
+pub fn all(rounds: usize) -> Vec<Figure> {
+    let folder = std::env::temp_dir().join(format!("microvm-bench-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    // The self-test is over before anything is measured.
+    host();
+    let (ending, writing) = (programs::ending(&folder), programs::writing(&folder));
+    let busybox = busybox();
+    let mut figures = vec![
+        figure(BARE_EXIT, Reference::None, bare_exit(rounds)),
+        figure(
+            "system call, full restore",
+            Reference::Exit,
+            system_call(rounds, Restore::Full),
+        ),
+        figure(
+            "system call, partial restore",
+            Reference::Exit,
+            system_call(rounds, Restore::Partial),
+        ),
+        figure("page fault, map, retry", Reference::Exit, fault(rounds)),
+        figure(SPAWN, Reference::None, spawn(rounds, &busybox)),
+        figure(
+            "reset of 64 written pages, and a call",
+            Reference::Spawn,
+            reset(rounds, &writing, &[]),
+        ),
+        figure(
+            "reset, and busybox true",
+            Reference::Spawn,
+            reset(rounds, &busybox, &["true"]),
+        ),
+        figure(
+            "new sandbox in a live machine, and a call",
+            Reference::Spawn,
+            new_sandbox(rounds, &ending),
+        ),
+        figure(
+            "new machine to the first instruction",
+            Reference::Spawn,
+            cold(rounds),
+        ),
+        figure(
+            "caller's time at close of a machine",
+            Reference::Spawn,
+            close(rounds),
+        ),
+    ];
+    let (inside, outside) = work(&busybox);
+    figures.push(Figure {
+        name: "200,000 turns of a shell's loop",
+        reference: Reference::Native,
+        value: inside,
+        against: Some(outside),
+    });
+    std::fs::remove_dir_all(&folder).unwrap();
+    figures
+}
+
+fn figure(name: &'static str, reference: Reference, value: f64) -> Figure {
+    Figure {
+        name,
+        reference,
+        value,
+        against: None,
+    }
+}
+
+fn platform() -> KvmPlatform {
+    KvmPlatform::new(open_device(None).unwrap(), KvmOptions::default()).unwrap()
+}
+
+/// Debian's static one, of the cache or installed.
+fn busybox() -> PathBuf {
+    let given = std::env::var_os("MICROVM_BENCH_BUSYBOX").map(PathBuf::from);
+    given.unwrap_or_else(|| Path::new("/bin/busybox").to_owned())
+}
+
+/// Nanoseconds of one call of `work`, as the median of many after a first one.
+fn median(rounds: usize, mut work: impl FnMut()) -> f64 {
+    work();
+    let mut times: Vec<u128> = (0..rounds)
+        .map(|_| {
+            let start = Instant::now();
+            work();
+            start.elapsed().as_nanos()
+        })
+        .collect();
+    times.sort_unstable();
+    times[times.len() / 2] as f64
+}
+
+fn batch(rounds: usize, mut work: impl FnMut()) -> f64 {
+    median(rounds, || (0..BATCH).for_each(|_| work())) / f64::from(BATCH)
+}
+
+fn bare_exit(rounds: usize) -> f64 {
+    let machine = Kvm::open().unwrap().create_vm().unwrap();
+    let region = Arc::new(MemoryRegion::anonymous(0x1000).unwrap());
+    // 1: out 0x10, al; jmp 1b, in real mode
+    region.write(0, &[0xe6, 0x10, 0xeb, 0xfc]).unwrap();
+    machine
+        .set_guest_memory_region(0, 0, 0x1000, region)
+        .unwrap();
+    let vcpu = machine.create_vcpu(0).unwrap();
+    vcpu.modify_sregs(|sregs| {
+        sregs.cs.base = 0;
+        sregs.cs.selector = 0;
+    })
+    .unwrap();
+    vcpu.modify_regs(|regs| regs.rip = 0x1000).unwrap();
+    let mut runner: VirtualCpuRunner = vcpu.into_runner().unwrap();
+    batch(rounds, || runner.run_raw().unwrap())
+}
+
+fn system_call(rounds: usize, restore: Restore) -> f64 {
+    let platform = platform();
+    let memory = platform.new_memory(PAGE).unwrap();
+    // 1: syscall; jmp 1b
+    memory.write(0, &[0x0f, 0x05, 0xeb, 0xfc]).unwrap();
+    let space = platform.address_space().unwrap();
+    space
+        .map(CODE, &memory, 0, PAGE, Protection::READ_EXECUTE, false)
+        .unwrap();
+    let mut context = platform.new_context();
+    let mut registers = Registers {
+        rip: CODE,
+        ..Registers::default()
+    };
+    let options = SwitchOptions {
+        restore,
+        ..SwitchOptions::default()
+    };
+    batch(rounds, || {
+        let exit = context.switch(&space, &mut registers, options);
+        assert_eq!(exit, Ok(Exit::SystemCall));
+    })
+}
+
+/// Each turn is one exit: a page is mapped, and the program goes on to touch the next one.
+fn fault(rounds: usize) -> f64 {
+    const DATA: u64 = 0x1000_0000;
+    let platform = platform();
+    let pages = (rounds as u64 + 1) * u64::from(BATCH);
+    let memory = platform.new_memory((pages + 1) * PAGE).unwrap();
+    // 1: mov [rdi], al; add rdi, 4096; jmp 1b
+    memory
+        .write(
+            0,
+            &[0x88, 0x07, 0x48, 0x81, 0xc7, 0, 0x10, 0, 0, 0xeb, 0xf5],
+        )
+        .unwrap();
+    let space = platform.address_space().unwrap();
+    space
+        .map(CODE, &memory, 0, PAGE, Protection::READ_EXECUTE, false)
+        .unwrap();
+    let mut context = platform.new_context();
+    let mut registers = Registers {
+        rip: CODE,
+        rdi: DATA,
+        ..Registers::default()
+    };
+    let mut next = 0;
+    let mut step = || {
+        let options = SwitchOptions::default();
+        let Ok(Exit::Fault(fault)) = context.switch(&space, &mut registers, options) else {
+            panic!("no fault");
+        };
+        assert_eq!(fault.address, Some(DATA + next * PAGE));
+        let (address, offset) = (DATA + next * PAGE, (next + 1) * PAGE);
+        space
+            .map(
+                address,
+                &memory,
+                offset,
+                PAGE,
+                Protection::READ_WRITE,
+                false,
+            )
+            .unwrap();
+        next += 1;
+    };
+    batch(rounds, &mut step)
+}
+
+fn spawn(rounds: usize, busybox: &Path) -> f64 {
+    median(rounds, || {
+        assert!(
+            Command::new(busybox)
+                .arg("true")
+                .status()
+                .unwrap()
+                .success()
+        );
+    })
+}
+
+fn run(sandbox: &mut Sandbox, program: &Path, args: &[&str]) {
+    let program = Program::at(program).args(args.iter().copied());
+    let outcome = sandbox.run(program, Run::default()).unwrap();
+    assert_eq!(outcome.exit, ExitStatus::Exited(0));
+}
+
+fn reset(rounds: usize, program: &Path, args: &[&str]) -> f64 {
+    let machine = Machine::new(Arc::new(platform()));
+    let mut sandbox = Sandbox::on(&machine, SandboxOptions::default()).unwrap();
+    run(&mut sandbox, program, args);
+    median(rounds, || {
+        sandbox.reset().unwrap();
+        run(&mut sandbox, program, args);
+    })
+}
+
+fn new_sandbox(rounds: usize, program: &Path) -> f64 {
+    let machine = Machine::new(Arc::new(platform()));
+    // What all sandboxes of a machine share is there.
+    let mut first = Sandbox::on(&machine, SandboxOptions::default()).unwrap();
+    run(&mut first, program, &[]);
+    median(rounds, || {
+        let mut sandbox = Sandbox::on(&machine, SandboxOptions::default()).unwrap();
+        run(&mut sandbox, program, &[]);
+    })
+}
+
+fn cold(rounds: usize) -> f64 {
+    let mut kept = Vec::new();
+    let value = median(rounds.min(20), || {
+        let platform = platform();
+        let memory = platform.new_memory(PAGE).unwrap();
+        memory.write(0, &[0x0f, 0x05]).unwrap();
+        let space = platform.address_space().unwrap();
+        space
+            .map(CODE, &memory, 0, PAGE, Protection::READ_EXECUTE, false)
+            .unwrap();
+        let mut context = platform.new_context();
+        let mut registers = Registers {
+            rip: CODE,
+            ..Registers::default()
+        };
+        let exit = context.switch(&space, &mut registers, SwitchOptions::default());
+        assert_eq!(exit, Ok(Exit::SystemCall));
+        // Its end is another figure.
+        kept.push((platform, memory, space, context));
+    });
+    drop(kept);
+    reaper::wait_idle();
+    value
+}
+
+fn close(rounds: usize) -> f64 {
+    let mut times: Vec<u128> = (0..rounds.min(20))
+        .map(|_| {
+            let platform = platform();
+            let memory = platform.new_memory(PAGE).unwrap();
+            memory.write(0, &[0x0f, 0x05]).unwrap();
+            drop(memory);
+            let start = Instant::now();
+            drop(platform);
+            let time = start.elapsed().as_nanos();
+            reaper::wait_idle();
+            time
+        })
+        .collect();
+    times.sort_unstable();
+    times[times.len() / 2] as f64
+}
+
+/// The same program inside and outside, by turns.
+fn work(busybox: &Path) -> (f64, f64) {
+    let machine = Machine::new(Arc::new(platform()));
+    let mut sandbox = Sandbox::on(&machine, SandboxOptions::default()).unwrap();
+    let (mut inside, mut outside) = (f64::MAX, f64::MAX);
+    for _ in 0..5 {
+        let start = Instant::now();
+        run(&mut sandbox, busybox, &["sh", "-c", WORK]);
+        inside = inside.min(start.elapsed().as_nanos() as f64);
+        let start = Instant::now();
+        let status = Command::new(busybox)
+            .args(["sh", "-c", WORK])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        outside = outside.min(start.elapsed().as_nanos() as f64);
+    }
+    (inside, outside)
+}

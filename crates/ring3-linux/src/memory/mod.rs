@@ -1,0 +1,422 @@
+//! The memory of a running program: what it has asked for, what of that is there, and copying in
+//! and out.
+//!
+//! An [`Area`](areas::Area) is what the program has asked for. Pages come when they are first touched, by
+//! the program or by a system call, a few more each time; they are then mapped and stay so. So
+//! nothing that is mapped ever changes but by `munmap`, `mprotect` and `mremap`, which the platform
+//! makes vCPUs notice. Pages of the file that programs cannot write are the only ones that
+//! sandboxes share; they are never mapped for writing: where a program asks for that it gets copies.
+
+mod areas;
+mod calls;
+mod copy;
+mod faults;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use microvm_ring3::{AddressSpace, Memory, Platform, Protection};
+use rustix::io::Errno;
+
+use areas::{Area, Areas};
+pub use areas::{Backing, Kind};
+pub use calls::{Map, Remap};
+pub use faults::Touch;
+
+use crate::budget::{Budget, Charge, Exceeded};
+use crate::frames::{Frames, NoFrames, PAGE, Pool, Run};
+use crate::image::Image;
+
+/// Lowest address that mappings may have.
+pub const LOWEST: u64 = 0x1_0000;
+/// Bytes between the stack's end and the first mapping below it.
+const STACK_GAP: u64 = 1 << 20;
+/// Bytes that a table of the lowest level maps, and what a table takes.
+const TABLE_SPAN: u64 = 2 << 20;
+/// Pages that a reset writes anew rather than taking them away.
+const KEPT_PAGES: u64 = 256;
+/// Blocks and tables that a reset leaves with the sandbox.
+const KEPT_BLOCKS: usize = 8;
+const KEPT_TABLES: usize = 64;
+
+/// Why a program's memory could not be had.
+#[derive(Debug)]
+pub enum Failure {
+    /// The limit is reached.
+    Limit,
+    /// The platform failed, which ends the run.
+    Platform(microvm_ring3::Error),
+}
+
+impl From<Exceeded> for Failure {
+    fn from(_: Exceeded) -> Self {
+        Self::Limit
+    }
+}
+
+impl From<NoFrames> for Failure {
+    fn from(why: NoFrames) -> Self {
+        match why {
+            NoFrames::Limit => Self::Limit,
+            NoFrames::Platform(error) => Self::Platform(error),
+        }
+    }
+}
+
+impl From<microvm_ring3::Error> for Failure {
+    fn from(error: microvm_ring3::Error) -> Self {
+        Self::Platform(error)
+    }
+}
+
+/// Pages that are mapped, and where they are.
+#[derive(Clone, Debug)]
+struct Extent {
+    end: u64,
+    memory: Arc<Memory>,
+    offset: u64,
+    /// Whether they are the image's own.
+    shared: bool,
+}
+
+/// Where a piece of a program's memory is.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    pub memory: Arc<Memory>,
+    pub offset: u64,
+    pub length: usize,
+}
+
+/// A program's memory.
+#[derive(Debug)]
+pub struct ProgramMemory {
+    space: Arc<AddressSpace>,
+    image: Arc<Image>,
+    frames: Frames,
+    areas: Areas,
+    extents: BTreeMap<u64, Extent>,
+    /// Regions of 2 MiB that have a page table.
+    tables: BTreeSet<u64>,
+    /// Page tables.
+    charge: Charge,
+    /// The image, which others may use as well.
+    _image_charge: Charge,
+    stack_top: u64,
+    stack_bytes: u64,
+    heap: u64,
+    end_of_heap: u64,
+    /// A failure of the platform that a copy met, which is to end the run.
+    broken: Option<microvm_ring3::Error>,
+}
+
+impl ProgramMemory {
+    /// Maps a program into an empty address space.
+    pub fn new(
+        space: AddressSpace,
+        platform: &dyn Platform,
+        pool: &Arc<Pool>,
+        image: Arc<Image>,
+        budget: &Budget,
+        stack_bytes: u64,
+    ) -> Result<Self, Failure> {
+        let stack_top = platform.max_user_address() - PAGE;
+        let parts = image.parts();
+        let image_charge = Charge::new(budget, image.bytes())?;
+        let heap = parts.last().map_or(LOWEST, |part| part.end);
+        let mut memory = Self {
+            space: Arc::new(space),
+            frames: Frames::new(pool, budget)?,
+            areas: Areas::new(stack_top - stack_bytes - STACK_GAP),
+            extents: BTreeMap::new(),
+            tables: BTreeSet::new(),
+            charge: Charge::new(budget, 0)?,
+            _image_charge: image_charge,
+            image,
+            stack_top,
+            stack_bytes,
+            heap,
+            end_of_heap: heap,
+            broken: None,
+        };
+        memory.add_areas();
+        memory.map_shared()?;
+        Ok(memory)
+    }
+
+    /// The address space to run in.
+    pub fn space(&self) -> &Arc<AddressSpace> {
+        &self.space
+    }
+
+    /// The program.
+    pub fn image(&self) -> &Arc<Image> {
+        &self.image
+    }
+
+    /// One past the highest address of the stack.
+    pub fn stack_top(&self) -> u64 {
+        self.stack_top
+    }
+
+    /// Bytes of the stack.
+    pub fn stack_bytes(&self) -> u64 {
+        self.stack_bytes
+    }
+
+    /// The failure of the platform that a call has met.
+    pub fn take_broken(&mut self) -> Option<microvm_ring3::Error> {
+        self.broken.take()
+    }
+
+    /// The areas that every program begins with.
+    fn add_areas(&mut self) {
+        for part in self.image.parts() {
+            let area = Area::new(part.end, part.protection, Kind::Image);
+            self.areas.insert(part.start, area);
+        }
+        let stack = Area::new(self.stack_top, Protection::READ_WRITE, Kind::Stack);
+        self.areas.insert(self.stack_top - self.stack_bytes, stack);
+    }
+
+    fn map_shared(&mut self) -> Result<(), Failure> {
+        let image = Arc::clone(&self.image);
+        for part in image.parts() {
+            let Some((memory, offset)) = image.shared(part) else {
+                continue;
+            };
+            let extent = Extent {
+                end: part.end,
+                memory: Arc::clone(memory),
+                offset,
+                shared: true,
+            };
+            self.map_extent(part.start, extent, part.protection)?;
+        }
+        Ok(())
+    }
+
+    /// Maps pages where none are.
+    fn map_extent(
+        &mut self,
+        start: u64,
+        extent: Extent,
+        protection: Protection,
+    ) -> Result<(), Failure> {
+        let length = extent.end - start;
+        for table in start / TABLE_SPAN..=(extent.end - 1) / TABLE_SPAN {
+            if !self.tables.contains(&table) {
+                self.charge.set(self.charge.bytes() + PAGE)?;
+                self.tables.insert(table);
+            }
+        }
+        let protection = Protection {
+            write: protection.write && !extent.shared,
+            ..protection
+        };
+        self.space.map(
+            start,
+            &extent.memory,
+            extent.offset,
+            length,
+            protection,
+            false,
+        )?;
+        self.extents.insert(start, extent);
+        Ok(())
+    }
+
+    /// The pages that are mapped at an address.
+    fn extent(&self, address: u64) -> Option<(u64, &Extent)> {
+        let (start, extent) = self.extents.range(..=address).next_back()?;
+        (address < extent.end).then_some((*start, extent))
+    }
+
+    /// Cuts an extent in two at an address, if there is one.
+    fn cut_extent(&mut self, address: u64) {
+        let Some((start, extent)) = self.extent(address) else {
+            return;
+        };
+        if start == address {
+            return;
+        }
+        let behind = Extent {
+            offset: extent.offset + (address - start),
+            ..extent.clone()
+        };
+        if let Some(extent) = self.extents.get_mut(&start) {
+            extent.end = address;
+        }
+        self.extents.insert(address, behind);
+    }
+
+    /// The extents between two addresses, which are cut there.
+    fn cut_extents(&mut self, start: u64, end: u64) -> Vec<u64> {
+        self.cut_extent(start);
+        self.cut_extent(end);
+        self.extents
+            .range(start..end)
+            .map(|(start, _)| *start)
+            .collect()
+    }
+
+    /// Takes pages away; the areas stay.
+    fn remove_extents(&mut self, start: u64, end: u64) -> Result<(), Failure> {
+        let starts = self.cut_extents(start, end);
+        if starts.is_empty() {
+            return Ok(());
+        }
+        self.space.unmap(start, end - start)?;
+        for start in starts {
+            if let Some(extent) = self.extents.remove(&start)
+                && !extent.shared
+            {
+                let pages = (extent.end - start) / PAGE;
+                self.frames.give_back(Run {
+                    memory: extent.memory,
+                    offset: extent.offset,
+                    pages,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes all as it was before the program ran. `false` where a new address space is the better
+    /// way.
+    pub fn reset(&mut self) -> Result<bool, Failure> {
+        if self.frames.blocks() > KEPT_BLOCKS || self.tables.len() > KEPT_TABLES {
+            return Ok(false);
+        }
+        let image = Arc::clone(&self.image);
+        let stack = self.stack_top - self.stack_bytes;
+        let kept: Vec<(u64, u64, Protection)> = image
+            .parts()
+            .iter()
+            .map(|part| (part.start, part.end, part.protection))
+            .chain([(stack, self.stack_top, Protection::READ_WRITE)])
+            .collect();
+        // What is between the parts that stay goes.
+        let mut from = 0;
+        for (start, end, _) in &kept {
+            self.remove_between(from, *start)?;
+            from = *end;
+        }
+        self.remove_between(from, u64::MAX)?;
+        let own = self.extents.iter().filter(|(_, extent)| !extent.shared);
+        let pages: u64 = own.map(|(start, extent)| (extent.end - start) / PAGE).sum();
+        let unused = self.frames.unused();
+        if pages > KEPT_PAGES || unused > KEPT_PAGES || !self.is_laid_out() {
+            return Ok(false);
+        }
+        for (start, end, protection) in kept {
+            self.restore(start, end, protection)?;
+        }
+        self.areas.clear();
+        self.add_areas();
+        self.end_of_heap = self.heap;
+        Ok(true)
+    }
+
+    fn remove_between(&mut self, from: u64, to: u64) -> Result<(), Failure> {
+        let first = self.extents.range(from..to).next();
+        let last = self.extents.range(from..to).next_back();
+        let (Some((first, _)), Some((_, last))) = (first, last) else {
+            return Ok(());
+        };
+        let (first, last) = (*first, last.end);
+        self.remove_extents(first, last)
+    }
+
+    /// Whether the pages that are shared are where they were, and copies are not in their place.
+    fn is_laid_out(&self) -> bool {
+        self.image.parts().iter().all(|part| {
+            let shared = self.image.shared(part).is_some();
+            let mut within = self.extents.range(part.start..part.end);
+            let here = within
+                .clone()
+                .map(|(start, extent)| extent.end - start)
+                .sum::<u64>();
+            let same = within.all(|(_, extent)| extent.shared == shared);
+            same && (!shared || here == part.end - part.start)
+        })
+    }
+
+    /// Gives the pages of an area what was in them at first, and its protection.
+    fn restore(&mut self, start: u64, end: u64, protection: Protection) -> Result<(), Failure> {
+        let changed = |(_, area): (u64, &Area)| area.protection != protection;
+        if self.areas.within(start, end).any(changed) {
+            let extents: Vec<(u64, u64)> = self
+                .extents
+                .range(start..end)
+                .map(|(start, extent)| (*start, extent.end))
+                .collect();
+            for (from, to) in extents {
+                self.protect_extent(from, to, protection)?;
+            }
+        }
+        for (start, extent) in self.extents.range(start..end) {
+            if extent.shared {
+                continue;
+            }
+            let run = Run {
+                memory: Arc::clone(&extent.memory),
+                offset: extent.offset,
+                pages: (extent.end - start) / PAGE,
+            };
+            run.zero()?;
+            let length = extent.end - start;
+            self.image
+                .copy(*start, &extent.memory, extent.offset, length)?;
+        }
+        Ok(())
+    }
+
+    /// Sets what programs may do with pages that are one extent or a part of one.
+    fn protect_extent(
+        &mut self,
+        start: u64,
+        end: u64,
+        protection: Protection,
+    ) -> Result<(), Failure> {
+        let shared = self.extent(start).is_some_and(|(_, extent)| extent.shared);
+        let protection = Protection {
+            write: protection.write && !shared,
+            ..protection
+        };
+        Ok(self.space.protect(start, end - start, protection)?)
+    }
+
+    /// Ends it. Nothing of it is seen by anybody then, or nobody ever gets its pages.
+    pub fn release(mut self) -> Result<(), microvm_ring3::Error> {
+        self.release_space()
+    }
+
+    fn release_space(&mut self) -> Result<(), microvm_ring3::Error> {
+        let released = self.space.release();
+        if released.is_err() {
+            self.frames.leak();
+        }
+        self.extents.clear();
+        released
+    }
+}
+
+impl Drop for ProgramMemory {
+    fn drop(&mut self) {
+        // The pages are leaked where it fails; there is nobody to tell.
+        let _ = self.release_space();
+    }
+}
+
+/// The error of a system call for want of memory.
+impl ProgramMemory {
+    /// The answer to a call; what the platform says is kept, to end the run.
+    fn answer<T>(&mut self, result: Result<T, Failure>, limit: Errno) -> Result<T, Errno> {
+        result.map_err(|failure| {
+            if let Failure::Platform(error) = failure {
+                self.broken = Some(error);
+            }
+            limit
+        })
+    }
+}

@@ -1,0 +1,415 @@
+//! A running program: what its system calls work on, and running it to its end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use microvm_ring3::{Context, Exit, Fault, Registers, Restore, SwitchOptions};
+use rustix::event::PollFd;
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::calls::path_argument;
+use crate::descriptors::Descriptors;
+use crate::error::Error;
+use crate::files::Tree;
+use crate::interrupt::{Alarms, Bell};
+use crate::memory::{Failure, ProgramMemory, Touch};
+use crate::names::system_call_name;
+use crate::outcome::{Crash, Limit};
+use crate::policy::{CallSet, Decision, Observed, Observer, Policy, SystemCall};
+use crate::signals::{Cause, SIGSEGV, Signals};
+use crate::streams::Streams;
+use crate::trace;
+
+/// Bytes that are copied through this process at a time.
+const BUFFER: usize = 64 << 10;
+/// Faults in a row that were nothing: a stale translation ends with the first.
+const SPURIOUS: u32 = 64;
+
+/// How a program ended.
+#[derive(Debug)]
+pub enum Ending {
+    Exited(i32),
+    Signaled(i32),
+    Limit(Limit),
+    Interrupted,
+    /// It did not: the platform failed.
+    Failed(microvm_ring3::Error),
+}
+
+/// What a system call comes to when it does not return a number.
+#[derive(Debug)]
+pub enum Stop {
+    Error(Errno),
+    End(Ending),
+    /// The registers are already those to go on with.
+    Resume,
+    /// Nobody answers such a call.
+    Unsupported,
+}
+
+impl From<Errno> for Stop {
+    fn from(errno: Errno) -> Self {
+        Self::Error(errno)
+    }
+}
+
+/// What a system call comes to.
+pub type Answer = Result<u64, Stop>;
+
+/// When a run is to end.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    pub start: Instant,
+    pub wall: Option<Instant>,
+    pub cpu: Option<Duration>,
+    /// Processor time of the thread when the run began.
+    pub cpu_start: Duration,
+}
+
+impl Deadlines {
+    /// Processor time that the run has taken.
+    pub fn cpu_used(&self) -> Duration {
+        thread_time().saturating_sub(self.cpu_start)
+    }
+
+    /// When to look next.
+    fn next(&self) -> Option<Instant> {
+        let cpu = self.cpu.map(|cpu| {
+            let left = cpu.saturating_sub(self.cpu_used());
+            Instant::now() + left.max(Duration::from_millis(1))
+        });
+        match (self.wall, cpu) {
+            (Some(wall), Some(cpu)) => Some(wall.min(cpu)),
+            (wall, cpu) => wall.or(cpu),
+        }
+    }
+}
+
+/// Processor time of this thread.
+pub fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
+}
+
+/// A running program.
+pub struct Process<'run> {
+    pub memory: &'run mut ProgramMemory,
+    pub tree: &'run mut Tree,
+    pub context: Context,
+    pub registers: Registers,
+    pub descriptors: Descriptors,
+    pub streams: Streams<'run>,
+    pub signals: Signals,
+    pub deadlines: Deadlines,
+    pub bell: &'run Arc<Bell>,
+    pub alarms: &'run Alarms,
+    pub policy: Option<&'run mut dyn Policy>,
+    pub observer: Option<&'run mut dyn Observer>,
+    /// Path without links of the folder that it is in.
+    pub cwd: Vec<u8>,
+    pub umask: u32,
+    pub calls: u64,
+    pub unsupported: BTreeMap<u64, u64>,
+    pub crash: Option<Crash>,
+    /// For bytes on their way.
+    pub buffer: Box<[u8]>,
+    /// For paths.
+    pub path: Vec<u8>,
+    /// Whether all registers have to be set: the program is not behind a system call.
+    pub full: bool,
+    spurious: u32,
+}
+
+/// What a process is made of.
+pub struct Parts<'run> {
+    pub memory: &'run mut ProgramMemory,
+    pub tree: &'run mut Tree,
+    pub context: Context,
+    pub registers: Registers,
+    pub descriptors: Descriptors,
+    pub streams: Streams<'run>,
+    pub deadlines: Deadlines,
+    pub bell: &'run Arc<Bell>,
+    pub alarms: &'run Alarms,
+    pub policy: Option<&'run mut dyn Policy>,
+    pub observer: Option<&'run mut dyn Observer>,
+    pub cwd: Vec<u8>,
+    pub buffer: Box<[u8]>,
+}
+
+/// A buffer of the length that processes use, for many of them.
+pub fn new_buffer() -> Box<[u8]> {
+    vec![0; BUFFER].into_boxed_slice()
+}
+
+impl<'run> Process<'run> {
+    pub fn new(parts: Parts<'run>) -> Self {
+        Self {
+            memory: parts.memory,
+            tree: parts.tree,
+            context: parts.context,
+            registers: parts.registers,
+            descriptors: parts.descriptors,
+            streams: parts.streams,
+            signals: Signals::default(),
+            deadlines: parts.deadlines,
+            bell: parts.bell,
+            alarms: parts.alarms,
+            policy: parts.policy,
+            observer: parts.observer,
+            cwd: parts.cwd,
+            umask: 0o022,
+            calls: 0,
+            unsupported: BTreeMap::new(),
+            crash: None,
+            buffer: parts.buffer,
+            path: Vec::new(),
+            full: true,
+            spurious: 0,
+        }
+    }
+
+    /// Runs it to its end.
+    pub fn run(&mut self) -> Result<Ending, Error> {
+        let wanted = self
+            .policy
+            .as_ref()
+            .map_or_else(CallSet::none, |policy| policy.wanted());
+        let space = Arc::clone(self.memory.space());
+        let mut alarm = self.arm()?;
+        if let Err(ending) = self.look() {
+            return self.ended(ending);
+        }
+        loop {
+            let restore = if self.full {
+                Restore::Full
+            } else {
+                Restore::Partial
+            };
+            let options = SwitchOptions {
+                restore,
+                timeout: None,
+            };
+            self.full = true;
+            let stop = match self.context.switch(&space, &mut self.registers, options) {
+                Ok(Exit::SystemCall) => {
+                    self.full = false;
+                    self.spurious = 0;
+                    self.system_call(&wanted)
+                }
+                Ok(Exit::Fault(fault)) => self.fault(fault),
+                Ok(Exit::BusError { address }) => self.raise(&Cause::gone(address.unwrap_or(0))),
+                Ok(Exit::Interrupted | Exit::TimedOut) => {
+                    drop(alarm.take());
+                    match self.look() {
+                        Ok(()) => {
+                            alarm = self.arm()?;
+                            Ok(())
+                        }
+                        Err(ending) => Err(ending),
+                    }
+                }
+                Ok(_) => Err(Ending::Failed(microvm_ring3::Error::Stopped {
+                    reason: "an exit of an unknown kind".to_owned(),
+                })),
+                // What its signal handler's frame had in it is the program's own fault.
+                Err(microvm_ring3::Error::ExtendedState { .. }) => Err(Ending::Signaled(SIGSEGV)),
+                Err(error) => Err(Ending::Failed(error)),
+            };
+            let stop = stop.and_then(|()| match self.memory.take_broken() {
+                Some(error) => Err(Ending::Failed(error)),
+                None => self.deliver_pending(),
+            });
+            if let Err(ending) = stop {
+                return self.ended(ending);
+            }
+        }
+    }
+
+    fn ended(&mut self, ending: Ending) -> Result<Ending, Error> {
+        match ending {
+            Ending::Failed(source) => Err(Error::Platform {
+                doing: "Running the program",
+                source,
+            }),
+            ending => {
+                if let (Some(observer), Some(line)) = (&mut self.observer, trace::ending(&ending)) {
+                    observer.observe(&Observed {
+                        call: SystemCall {
+                            number: u64::MAX,
+                            args: [0; 6],
+                            path: None,
+                        },
+                        result: None,
+                        line: &line,
+                    });
+                }
+                Ok(ending)
+            }
+        }
+    }
+
+    fn arm(&self) -> Result<Option<crate::interrupt::Armed<'run>>, Error> {
+        let next = self.deadlines.next();
+        next.map(|instant| self.alarms.arm(instant, self.bell))
+            .transpose()
+            .map_err(Error::host("Starting the thread that ends runs in time"))
+    }
+
+    /// Whether the run is to end now.
+    pub fn look(&mut self) -> Result<(), Ending> {
+        if self.bell.take() {
+            return Err(Ending::Interrupted);
+        }
+        if self
+            .deadlines
+            .wall
+            .is_some_and(|wall| Instant::now() >= wall)
+        {
+            return Err(Ending::Limit(Limit::WallTime));
+        }
+        if self
+            .deadlines
+            .cpu
+            .is_some_and(|cpu| self.deadlines.cpu_used() >= cpu)
+        {
+            return Err(Ending::Limit(Limit::CpuTime));
+        }
+        Ok(())
+    }
+
+    /// Waits until one of these is ready or the time is over; the run may end meanwhile.
+    pub fn wait<'fd>(
+        &mut self,
+        fds: &mut Vec<PollFd<'fd>>,
+        until: Option<Instant>,
+    ) -> Result<(), Stop>
+    where
+        'run: 'fd,
+    {
+        let bell: &'run Arc<Bell> = self.bell;
+        loop {
+            let end = match (until, self.deadlines.wall) {
+                (Some(until), Some(wall)) => Some(until.min(wall)),
+                (until, wall) => until.or(wall),
+            };
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            let rang = bell.wait(fds, left);
+            let ready = fds.iter().any(|fd| !fd.revents().is_empty());
+            self.look().map_err(Stop::End)?;
+            let over = until.is_some_and(|until| Instant::now() >= until);
+            if ready || over {
+                return Ok(());
+            }
+            let _ = rang;
+        }
+    }
+
+    fn system_call(&mut self, wanted: &CallSet) -> Result<(), Ending> {
+        self.calls += 1;
+        let registers = &self.registers;
+        let number = registers.rax;
+        let args = [
+            registers.rdi,
+            registers.rsi,
+            registers.rdx,
+            registers.r10,
+            registers.r8,
+            registers.r9,
+        ];
+        let answer = if wanted.contains(number) {
+            self.decide(number, args)
+        } else {
+            self.call(number, args)
+        };
+        let result = match answer {
+            Ok(value) => Ok(Some(value.cast_signed())),
+            Err(Stop::Error(errno)) => Ok(Some(-i64::from(errno.raw_os_error()))),
+            Err(Stop::Unsupported) => {
+                // Numbers are the program's choice; those without a name count as one.
+                let key = system_call_name(number).map_or(u64::MAX, |_| number);
+                let count = self.unsupported.entry(key).or_default();
+                *count = count.saturating_add(1);
+                Ok(Some(-i64::from(Errno::NOSYS.raw_os_error())))
+            }
+            Err(Stop::Resume) => Ok(None),
+            Err(Stop::End(ending)) => Err(ending),
+        };
+        if self.observer.is_some() {
+            self.observe(number, args, result.as_ref().ok().copied().flatten());
+        }
+        if let Some(value) = result? {
+            self.registers.rax = value.cast_unsigned();
+        }
+        Ok(())
+    }
+
+    fn decide(&mut self, number: u64, args: [u64; 6]) -> Answer {
+        let path = self.path_of(number, args);
+        let Some(policy) = &mut self.policy else {
+            return self.call(number, args);
+        };
+        let call = SystemCall {
+            number,
+            args,
+            path: path.then_some(self.path.as_slice()),
+        };
+        match policy.decide(&call) {
+            Decision::Allow => self.call(number, args),
+            Decision::Deny(errno) if (1..4096).contains(&errno) => {
+                Ok((-i64::from(errno)).cast_unsigned())
+            }
+            Decision::Deny(_) => Err(Errno::PERM.into()),
+            Decision::Answer(value) => Ok(value.cast_unsigned()),
+        }
+    }
+
+    /// Reads the path of a call; whether it has one.
+    fn path_of(&mut self, number: u64, args: [u64; 6]) -> bool {
+        let address = path_argument(number).and_then(|index| args.get(index).copied());
+        address.is_some_and(|address| self.memory.read_string(address, &mut self.path).is_ok())
+    }
+
+    fn observe(&mut self, number: u64, args: [u64; 6], result: Option<i64>) {
+        let line = trace::line(self.memory, number, args, result);
+        let path = self.path_of(number, args);
+        let Some(observer) = &mut self.observer else {
+            return;
+        };
+        observer.observe(&Observed {
+            call: SystemCall {
+                number,
+                args,
+                path: path.then_some(self.path.as_slice()),
+            },
+            result,
+            line: &line,
+        });
+    }
+
+    fn fault(&mut self, fault: Fault) -> Result<(), Ending> {
+        let (Some(address), Some(access)) = (fault.address, fault.access()) else {
+            return self.raise(&Cause::exception(&fault, self.registers.rip));
+        };
+        match self.memory.touch(address, access) {
+            Ok(Touch::Mapped) => {
+                self.spurious = 0;
+                Ok(())
+            }
+            Ok(Touch::There) if self.spurious < SPURIOUS => {
+                self.spurious += 1;
+                Ok(())
+            }
+            Ok(Touch::There | Touch::Forbidden) => self.raise(&Cause::page(&fault, true)),
+            Ok(Touch::Nothing) => self.raise(&Cause::page(&fault, false)),
+            Ok(Touch::Gone) => self.raise(&Cause::gone(address)),
+            Err(Failure::Limit) => Err(Ending::Limit(Limit::Memory)),
+            Err(Failure::Platform(error)) => Err(Ending::Failed(error)),
+        }
+    }
+}

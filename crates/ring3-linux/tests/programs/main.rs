@@ -1,0 +1,111 @@
+//! Tests that run programs in sandboxes. Where there is no KVM that can, each of them is reported
+//! as ignored, and the reason is printed: never as passed. With `MICROVM_TEST_REQUIRE_ALL` that is a
+//! failure.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::cast_possible_truncation
+)]
+
+mod assembled;
+mod fixture;
+mod hostile;
+mod lifetimes;
+mod limits;
+mod policies;
+mod real;
+mod signals;
+
+use libtest_mimic::{Arguments, Trial};
+use microvm_ring3::{KvmOptions, KvmPlatform, open_device};
+
+/// Lists tests by their functions' names.
+macro_rules! tests {
+    ($($module:ident: $($name:ident),* $(,)?;)*) => {
+        vec![$($((
+            concat!(stringify!($module), "::", stringify!($name)),
+            $module::$name as fn(),
+        )),*),*]
+    };
+}
+
+fn main() {
+    let tests: Vec<(&str, fn())> = tests! {
+        real:
+            busybox_applets_give_the_right_output,
+            busybox_writes_files_in_memory_only,
+            shell_scripts_of_builtins_and_loops_run,
+            programs_that_start_others_are_told_that_there_are_none,
+            stdin_reaches_the_program,
+            glibc_programs_run_at_fixed_and_any_address,
+            rust_programs_run,
+            lua_runs_a_script;
+        signals:
+            faults_end_programs_by_their_signals,
+            handlers_run_and_return,
+            memory_files_and_pipes_behave,
+            stack_is_as_large_as_the_limit;
+        limits:
+            processor_time_ends_a_spin_and_a_storm_of_calls,
+            waiting_is_no_processor_time,
+            wall_time_ends_spins_calls_sleeps_and_waits,
+            timeout_of_a_run_counts_where_it_is_shorter,
+            memory_ends_programs_that_touch_more,
+            output_ends_at_its_limit,
+            open_files_are_limited,
+            interrupts_end_runs_whatever_they_do,
+            reset_takes_an_interrupt_back,
+            descriptors_of_the_host_are_waited_for,
+            full_pipe_and_silent_stdin_end_with_the_run,
+            writers_get_what_is_written_and_may_fail;
+        hostile:
+            privileged_instructions_and_vectors_are_signals,
+            addresses_at_the_edges_are_faults,
+            mappings_of_all_sizes_and_places_harm_nobody,
+            system_calls_with_any_arguments_harm_nobody,
+            paths_do_not_lead_out_of_the_root,
+            kernel_file_systems_of_the_host_are_closed,
+            fifos_devices_and_sockets_are_not_opened,
+            files_that_change_meanwhile_harm_nobody,
+            huge_folders_are_listed_in_little_memory;
+        lifetimes:
+            runs_and_sandboxes_see_nothing_of_each_other,
+            files_stay_between_runs_and_go_with_a_reset,
+            reset_restores_data_that_was_written_and_protections,
+            many_sandboxes_leave_nothing_behind,
+            machines_leave_nothing_behind,
+            figures_of_a_warm_reset_are_printed;
+        policies:
+            policy_allows_denies_and_answers_what_it_wants,
+            observer_sees_each_call_as_a_line,
+            files_that_cannot_run_are_told_apart,
+            options_that_make_no_sense_are_refused;
+    };
+    let mut arguments = Arguments::from_args();
+    // They count descriptors and mappings of the process.
+    arguments.test_threads = Some(1);
+    let machine =
+        open_device(None).and_then(|device| KvmPlatform::new(device, KvmOptions::default()));
+    if let Err(error) = &machine {
+        eprintln!("not run, for want of a KVM that can: {error}");
+        if std::env::var_os("MICROVM_TEST_REQUIRE_ALL").is_some_and(|all| all == "1") {
+            std::process::exit(1);
+        }
+    }
+    let usable = machine.is_ok();
+    drop(machine);
+    let trials = tests
+        .into_iter()
+        .map(|(name, test)| {
+            Trial::test(name, move || {
+                test();
+                Ok(())
+            })
+            .with_ignored_flag(!usable)
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit();
+}

@@ -1,0 +1,28 @@
+// Values that several commands take and print.
+
+import { type ParsedArguments, UsageError } from './arguments.ts';
+
+/** The whole number that an option gives. */
+export function wholeNumber(given: ParsedArguments, option: string): number | undefined {
+  const text = given.text(option);
+  if (text === undefined) return undefined;
+  if (!/^\d+$/.test(text)) throw new UsageError(`--${option} takes a whole number, not '${text}'`);
+  return Number(text);
+}
+
+/** The environment of `K=V` pairs; `K` alone takes the value from here. */
+export function environment(pairs: readonly string[]): Record<string, string> {
+  const result: Record<string, string> = {};
+  for (const pair of pairs) {
+    const equals = pair.indexOf('=');
+    const name = equals === -1 ? pair : pair.slice(0, equals);
+    const value = equals === -1 ? process.env[name] : pair.slice(equals + 1);
+    if (name === '') throw new UsageError(`--env takes K=V, not '${pair}'`);
+    if (value !== undefined) result[name] = value;
+  }
+  return result;
+}
+
+export function printJson(data: unknown): void {
+  process.stdout.write(`${JSON.stringify(data, undefined, 2)}\n`);
+}
