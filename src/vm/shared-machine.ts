@@ -30,9 +30,11 @@ export async function startShared(
     throw new MicroVMError('ERR_MOUNT_FAILED', failure, { cause: error });
   }
   void note.then(() => machine.kill());
-  const exited = machine.exited.then((exit): MachineExit =>
-    failure === undefined ? exit : { reason: 'failed', detail: failure },
-  );
+  const exited = machine.exited.then(async (exit): Promise<MachineExit> => {
+    // The monitor may notice before the news of why is here.
+    if (exit.reason === 'failed') await waitAtMost(note, NEWS_MS);
+    return failure === undefined ? exit : { reason: 'failed', detail: failure };
+  });
   return {
     console: machine.console,
     exited,

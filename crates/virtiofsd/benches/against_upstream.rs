@@ -275,7 +275,15 @@ fn main() {
     let mut memory = Vec::new();
     let mut times = vec![Vec::new(); WORK.len()];
     for round in 0..=PAIRS {
-        let daemons = [ours, &upstream].map(|program| Daemon::start(program, &[]));
+        let programs = if round % 2 == 0 {
+            [ours, &upstream]
+        } else {
+            [&upstream, ours]
+        };
+        let mut daemons = programs.map(|program| Daemon::start(program, &[]));
+        if round % 2 == 1 {
+            daemons.reverse();
+        }
         let mut guests = [0, 1].map(|index| Guest::new(&daemons[index], 1));
         let mut measured = Vec::new();
         for (_, work) in WORK {
@@ -286,13 +294,19 @@ fn main() {
             let pair = if first == 0 { (a, b) } else { (b, a) };
             measured.push((pair.0 * 1000.0, pair.1 * 1000.0));
         }
+        for first in 0..2 {
+            let mut pair = [0.0; 2];
+            for index in [first, 1 - first] {
+                pair[index] = Daemon::start([ours, &upstream][index], &[]).start * 1000.0;
+            }
+            starts.push((pair[0], pair[1]));
+        }
         // The first round warms caches.
         if round > 0 {
             for (times, pair) in times.iter_mut().zip(measured) {
                 times.push(pair);
             }
             memory.push((daemons[0].memory(), daemons[1].memory()));
-            starts.push((daemons[0].start * 1000.0, daemons[1].start * 1000.0));
         }
     }
     for ((what, _), times) in WORK.iter().zip(&times) {

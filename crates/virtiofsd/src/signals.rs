@@ -11,6 +11,12 @@ extern "C" fn end(_: libc::c_int) {
     unsafe { libc::_exit(1) }
 }
 
+/// Has the ends of children told, also where this process was started with SIGCHLD ignored.
+pub fn tell_of_children() {
+    // SAFETY: a constant, and no handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Has the signals end this process at once. A handler is needed where the default would do: as the first process of
 /// its namespace the server would otherwise be immune to them.
 pub fn end_at_once() -> io::Result<()> {

@@ -33,6 +33,7 @@ pub fn run(options: Options) -> Result<(), Error> {
         options.inode_file_handles.into(),
     )?;
     warn_of_old_forms(&options);
+    signals::tell_of_children();
 
     let (listener, files) = match options.fd {
         Some(number) => (socket::inherited(number)?, None),

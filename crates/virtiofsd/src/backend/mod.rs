@@ -112,8 +112,13 @@ impl<F: FileSystem + SerializableFileSystem + Send + Sync + 'static> Backend<F> 
     /// Works on a ring until it is empty. Kicks are switched off meanwhile; after they are on again one more look
     /// tells whether a request came in between.
     fn work_on_ring(&self, ring: &Ring) -> Result<(), virtio_queue::Error> {
-        let memory = self.memory.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(memory) = memory.clone() else {
+        // Not locked while requests are worked on: the front end may hand over other memory meanwhile.
+        let memory = self
+            .memory
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let Some(memory) = memory else {
             warn!("A ring was kicked before there was memory");
             return Ok(());
         };
