@@ -96,13 +96,13 @@ for (const [native, code, message] of [
 
 test('an aborted dial rejects at once, and a connection that comes later is closed', async (t) => {
   const [near] = duplexPair();
-  const later: { arrive?: (connection: Duplex) => void } = {};
-  const { transport } = fakeVsock(() => new Promise((resolve) => (later.arrive = resolve)));
+  const arrivals: ((stream: Duplex) => void)[] = [];
+  const { transport } = fakeVsock(() => new Promise((resolve) => arrivals.push(resolve)));
   const abort = new AbortController();
   const dialled = transport.dial(7, { signal: abort.signal });
   abort.abort(new Error('changed my mind'));
   await t.throwsAsync(dialled, { code: 'ERR_ABORTED' });
-  later.arrive?.(near);
+  for (const arrive of arrivals) arrive(near);
   if (!near.closed) await once(near, 'close');
   t.true(near.destroyed);
   await t.throwsAsync(transport.dial(7, { signal: AbortSignal.abort() }), { code: 'ERR_ABORTED' });
