@@ -73,6 +73,7 @@ fn main() {
             huge_folders_are_listed_in_little_memory;
         lifetimes:
             runs_and_sandboxes_see_nothing_of_each_other,
+            sandboxes_run_side_by_side_on_fewer_processors,
             files_stay_between_runs_and_go_with_a_reset,
             reset_restores_data_that_was_written_and_protections,
             many_sandboxes_leave_nothing_behind,
