@@ -66,6 +66,7 @@ fn main() {
             addresses_at_the_edges_are_faults,
             mappings_of_all_sizes_and_places_harm_nobody,
             system_calls_with_any_arguments_harm_nobody,
+            any_signal_frame_harms_nobody,
             paths_do_not_lead_out_of_the_root,
             kernel_file_systems_of_the_host_are_closed,
             fifos_devices_and_sockets_are_not_opened,
