@@ -32,7 +32,8 @@ export interface UserSandboxOptions {
    */
   readonly memory?: string | number | undefined;
   /**
-   * Folder of the host that programs see as `/`, to read only.
+   * Folder of the host that programs see as `/`. It is only read: what they write and remove there is their own view,
+   * in memory.
    * @default none: there are only files in memory
    */
   readonly root?: string | undefined;

@@ -422,3 +422,96 @@ pub(crate) fn exact(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A program of two segments: code, and data with zeros behind.
+    fn program() -> Vec<u8> {
+        let mut file = vec![0; 0x3000];
+        file[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        let halves = [(16, 2u16), (18, 62), (52, 64), (54, 56), (56, 2)];
+        for (offset, value) in halves {
+            file[offset..offset + 2].copy_from_slice(&value.to_le_bytes());
+        }
+        let words = [
+            (24, 0x40_0100),
+            (32, 64),
+            (64, 5 << 32 | 1),
+            (80, 0x40_0000),
+            (96, 0x1000),
+            (104, 0x1000),
+            (120, 6 << 32 | 1),
+            (128, 0x1000),
+            (136, 0x60_0000),
+            (152, 0x10),
+            (160, 0x5000u64),
+        ];
+        for (offset, value) in words {
+            file[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        file
+    }
+
+    #[test]
+    fn program_is_read_as_it_is() {
+        let elf = parse(program().as_slice(), 1 << 20).unwrap();
+        assert_eq!(
+            (elf.entry, elf.headers, elf.header_count),
+            (0x40_0100, 0x40_0040, 2)
+        );
+        let [code, data] = elf.segments[..] else {
+            panic!("{elf:?}");
+        };
+        assert!(code.execute && !code.write && data.write && !data.execute);
+        assert_eq!(
+            (data.first_page(), data.last_page(), data.file_length),
+            (0x60_0000, 0x60_5000, 16)
+        );
+        let error = parse(program().as_slice(), 0x5000).unwrap_err();
+        assert_eq!(
+            error,
+            ElfError::TooLarge {
+                bytes: 0x6000,
+                limit: 0x5000
+            }
+        );
+    }
+
+    #[test]
+    fn position_independent_program_is_put_somewhere() {
+        let mut file = program();
+        file[16] = 3;
+        let elf = parse(file.as_slice(), 1 << 20).unwrap();
+        assert_eq!(elf.entry, BASE + 0x40_0100);
+        assert_eq!(elf.segments[0].address, BASE + 0x40_0000);
+    }
+
+    proptest! {
+        #[test]
+        fn changed_bytes_are_refused_or_a_program_still(
+            changes in proptest::collection::vec((0..176usize, any::<u8>()), 1..12),
+            length in 0..0x3000usize,
+        ) {
+            for length in [length, 0x3000] {
+                let mut file = program();
+                for (offset, byte) in &changes {
+                    file[*offset] = *byte;
+                }
+                file.truncate(length);
+                if let Ok(elf) = parse(file.as_slice(), 1 << 20) {
+                    let mut last = 0;
+                    for segment in &elf.segments {
+                        prop_assert!(segment.first_page() >= last && !(segment.write && segment.execute));
+                        prop_assert!(segment.offset + segment.file_length <= length as u64);
+                        last = segment.last_page();
+                    }
+                    prop_assert!(last <= HIGHEST.next_multiple_of(PAGE));
+                }
+            }
+        }
+    }
+}

@@ -76,9 +76,9 @@ impl Deadlines {
 
     /// When to look next.
     fn next(&self) -> Option<Instant> {
-        let cpu = self.cpu.map(|cpu| {
+        let cpu = self.cpu.and_then(|cpu| {
             let left = cpu.saturating_sub(self.cpu_used());
-            Instant::now() + left.max(Duration::from_millis(1))
+            Instant::now().checked_add(left.max(Duration::from_millis(1)))
         });
         match (self.wall, cpu) {
             (Some(wall), Some(cpu)) => Some(wall.min(cpu)),
@@ -299,14 +299,13 @@ impl<'run> Process<'run> {
                 (until, wall) => until.or(wall),
             };
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-            let rang = bell.wait(fds, left);
+            bell.wait(fds, left);
             let ready = fds.iter().any(|fd| !fd.revents().is_empty());
             self.look().map_err(Stop::End)?;
             let over = until.is_some_and(|until| Instant::now() >= until);
             if ready || over {
                 return Ok(());
             }
-            let _ = rang;
         }
     }
 

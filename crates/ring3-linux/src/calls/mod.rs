@@ -5,10 +5,12 @@ mod descriptors;
 mod memory;
 mod path;
 mod poll;
+mod read;
 mod read_write;
 mod status;
 mod system;
 mod time;
+mod write;
 
 pub use read_write::fill_randomly;
 

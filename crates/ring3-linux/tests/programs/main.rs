@@ -66,6 +66,7 @@ fn main() {
             addresses_at_the_edges_are_faults,
             mappings_of_all_sizes_and_places_harm_nobody,
             system_calls_with_any_arguments_harm_nobody,
+            any_signal_frame_harms_nobody,
             paths_do_not_lead_out_of_the_root,
             kernel_file_systems_of_the_host_are_closed,
             fifos_devices_and_sockets_are_not_opened,
@@ -73,6 +74,7 @@ fn main() {
             huge_folders_are_listed_in_little_memory;
         lifetimes:
             runs_and_sandboxes_see_nothing_of_each_other,
+            sandboxes_run_side_by_side_on_fewer_processors,
             files_stay_between_runs_and_go_with_a_reset,
             reset_restores_data_that_was_written_and_protections,
             many_sandboxes_leave_nothing_behind,

@@ -14,7 +14,11 @@ import { errorAsData, errorAsText } from '../../report-error.ts';
 import { environment, printJson, wholeNumber } from '../../values.ts';
 
 const options = {
-  root: { type: 'string', value: 'DIR', help: 'Folder that the program sees as /, to read only (default none)' },
+  root: {
+    type: 'string',
+    value: 'DIR',
+    help: 'Folder that the program sees as /; nothing in it is changed (default none)',
+  },
   memory: { type: 'string', value: 'SIZE', help: 'Memory of the program, such as 64MiB or 1GiB (default 256MiB)' },
   timeout: { type: 'string', value: 'MS', help: 'End the program after so many milliseconds (exit code 124)' },
   env: {

@@ -1,0 +1,185 @@
+//! What reading does, by what is read.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use microvm_ring3::Access;
+use rustix::io::Errno;
+
+use super::descriptors::{O_ACCMODE, O_NONBLOCK, O_WRONLY};
+use super::read_write::{At, fill_randomly};
+use crate::descriptors::{Description, Object, Shared};
+use crate::files::{Body, Device, Node};
+use crate::frames::lock;
+use crate::process::{Answer, Process, Stop};
+
+impl Process<'_> {
+    pub(super) fn read_into(
+        &mut self,
+        description: &Shared,
+        address: u64,
+        length: usize,
+        at: At,
+    ) -> Answer {
+        let mut description = lock(description);
+        let description = &mut *description;
+        if description.flags & O_ACCMODE == O_WRONLY {
+            return Err(Errno::BADF.into());
+        }
+        let position = match at {
+            At::Position => description.position,
+            At::Offset(offset) => offset,
+        };
+        let done = match &description.object {
+            Object::Stdin => self.read_stdin(address, length, description.flags)?,
+            Object::Lower(file) => {
+                let file = Arc::clone(file);
+                self.fill(address, length, |process, address, length, done| {
+                    process.read_file(&file, address, length, position.saturating_add(done))
+                })?
+            }
+            Object::Upper(node) => {
+                let node = Arc::clone(node);
+                self.fill(address, length, |process, address, length, done| {
+                    process.read_node(&node, address, length, position.saturating_add(done))
+                })?
+            }
+            Object::Reader(_) => return self.read_pipe(description, address, length),
+            Object::Folder(_) => return Err(Errno::ISDIR.into()),
+            Object::Output(_) | Object::Writer(_) | Object::Path => {
+                return Err(Errno::BADF.into());
+            }
+        };
+        if matches!(at, At::Position) {
+            description.position = position.saturating_add(done as u64);
+        }
+        Ok(done as u64)
+    }
+
+    fn read_file(
+        &mut self,
+        file: &File,
+        address: u64,
+        length: usize,
+        offset: u64,
+    ) -> Result<Option<usize>, Stop> {
+        let piece = self.memory.piece(address, length, Access::Write)?;
+        let length = piece.length.min(self.buffer.len());
+        let buffer = self.buffer.get_mut(..length).unwrap_or_default();
+        let read = match file.read_at(buffer, offset) {
+            Ok(0) => return Ok(None),
+            Ok(read) => read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(Some(0)),
+            Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO).into()),
+        };
+        let bytes = buffer.get(..read).unwrap_or_default();
+        piece
+            .memory
+            .write(piece.offset, bytes)
+            .map_err(|_| Errno::FAULT)?;
+        Ok(Some(read))
+    }
+
+    fn read_node(
+        &mut self,
+        node: &Node,
+        address: u64,
+        length: usize,
+        offset: u64,
+    ) -> Result<Option<usize>, Stop> {
+        let piece = self.memory.piece(address, length, Access::Write)?;
+        let length = piece.length.min(self.buffer.len());
+        let buffer = self.buffer.get_mut(..length).unwrap_or_default();
+        let (length, bytes) = match &node.body {
+            Body::File(contents) => {
+                let contents = lock(contents);
+                let (length, part) = contents.part(offset, length);
+                if length == 0 {
+                    return Ok(None);
+                }
+                if let Some(part) = part {
+                    piece
+                        .memory
+                        .write(piece.offset, part)
+                        .map_err(|_| Errno::FAULT)?;
+                    return Ok(Some(length));
+                }
+                let buffer = buffer.get_mut(..length).unwrap_or_default();
+                buffer.fill(0);
+                (length, &*buffer)
+            }
+            Body::Device(Device::Null) => return Ok(None),
+            Body::Device(Device::Zero | Device::Full) => {
+                buffer.fill(0);
+                (length, &*buffer)
+            }
+            Body::Device(Device::Random) => {
+                fill_randomly(buffer)?;
+                (length, &*buffer)
+            }
+            Body::Folder(_) | Body::Link(_) => return Err(Errno::BADF.into()),
+        };
+        piece
+            .memory
+            .write(piece.offset, bytes)
+            .map_err(|_| Errno::FAULT)?;
+        Ok(Some(length))
+    }
+
+    fn read_stdin(&mut self, address: u64, length: usize, flags: u32) -> Result<usize, Stop> {
+        if length == 0 {
+            return Ok(0);
+        }
+        // What was read and has no place would be lost.
+        let piece = self.memory.piece(address, length, Access::Write)?;
+        let length = piece.length.min(self.buffer.len());
+        loop {
+            self.wait_for_input(flags & O_NONBLOCK != 0)?;
+            let buffer = self.buffer.get_mut(..length).unwrap_or_default();
+            match self.streams.read(buffer) {
+                Ok(read) => {
+                    let bytes = buffer.get(..read).unwrap_or_default();
+                    piece
+                        .memory
+                        .write(piece.offset, bytes)
+                        .map_err(|_| Errno::FAULT)?;
+                    return Ok(read);
+                }
+                Err(Errno::AGAIN) if flags & O_NONBLOCK == 0 => {}
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    fn read_pipe(&mut self, description: &Description, address: u64, length: usize) -> Answer {
+        let Object::Reader(reader) = &description.object else {
+            return Err(Errno::BADF.into());
+        };
+        if length == 0 {
+            return Ok(0);
+        }
+        let done = self.fill(address, length, |process, address, length, done| {
+            match reader.ready() {
+                (0, _) if done > 0 => return Ok(None),
+                (0, false) => return Ok(None),
+                (0, true) if description.flags & O_NONBLOCK != 0 => {
+                    return Err(Errno::AGAIN.into());
+                }
+                (0, true) => process.wait_forever()?,
+                _ => {}
+            }
+            let piece = process.memory.piece(address, length, Access::Write)?;
+            let read = reader.read(piece.length, |bytes| {
+                piece
+                    .memory
+                    .write(piece.offset, bytes)
+                    .map_err(|_| Errno::FAULT)?;
+                Ok(bytes.len())
+            })?;
+            Ok(Some(read))
+        })?;
+        Ok(done as u64)
+    }
+}
