@@ -1,6 +1,6 @@
 // The public API: re-exports only.
 
-export { MicroVM } from './src/micro-vm.ts';
+export { GuestProcess, MicroVM } from './src/micro-vm.ts';
 export type {
   BootTimings,
   ExecOptions,
@@ -8,6 +8,7 @@ export type {
   GuestConsole,
   MachineExit,
   MachineExitReason,
+  StdinSource,
   StopOptions,
 } from './src/micro-vm.ts';
 export type { BootPhase, KernelFiles, MicroVMOptions } from './src/config/options.ts';

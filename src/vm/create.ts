@@ -10,10 +10,12 @@ import { MicroVMError, withDetails } from '../errors.ts';
 import { guestFiles } from '../guest/files.ts';
 import { buildInitramfs } from '../guest/initramfs.ts';
 import { findKernel } from '../guest/kernel.ts';
+import { AgentApi } from '../guest-api/agent-api.ts';
 import { followSignals } from '../host/follow-signals.ts';
 import { createRuntimeFolder } from '../host/runtime-folder.ts';
 import { agentPath } from '../native.ts';
 import { COMMAND_PORT, CommandChannel } from '../vsock/command-channel.ts';
+import { unixTransport } from '../vsock/transport.ts';
 import { listenForGuest } from '../vsock/unix.ts';
 import { BootLimit } from './boot-limit.ts';
 import { CleanUpStack } from './cleanup.ts';
@@ -30,6 +32,7 @@ export interface BootedMachine {
   readonly machine: RunningMachine;
   readonly console: GuestConsole;
   readonly channel: CommandChannel;
+  readonly api: AgentApi;
   readonly timings: BootTimings;
   /** Resolves when the machine has ended and nothing of it is left; never rejects. */
   readonly exited: Promise<MachineExit>;
@@ -92,6 +95,8 @@ async function boot(
     const vsockSocket = folder.socketPath('vsock');
     const channel = new CommandChannel(await listenForGuest(vsockSocket, COMMAND_PORT));
     cleanUp.add({ run: () => channel.close(), sync: () => {} });
+    const api = new AgentApi(unixTransport(vsockSocket));
+    cleanUp.add({ run: async () => api.close(), sync: () => {} });
     const resolved = {
       ...spec,
       kernel,
@@ -104,7 +109,7 @@ async function boot(
     limit.start();
     const machine = await limit.within((bounded) => accelerator.start(resolved, bounded), signal);
     cleanUp.add({ run: () => machine.kill(), sync: () => machine.killSync() });
-    return { machine, channel, console: new GuestConsole(machine.console, onConsole) };
+    return { machine, channel, api, console: new GuestConsole(machine.console, onConsole) };
   });
 
   await clock.time('boot', () => waitForAgent(started, limit, signal));
@@ -135,6 +140,7 @@ async function boot(
 interface StartedMachine {
   readonly machine: RunningMachine;
   readonly channel: CommandChannel;
+  readonly api: AgentApi;
   readonly console: GuestConsole;
 }
 
