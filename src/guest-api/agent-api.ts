@@ -87,15 +87,18 @@ export class AgentApi {
   }
 
   /**
-   * Waits for the head of an answer. A refusal is thrown.
+   * Waits for the head of an answer, so many milliseconds; `Infinity` for one that comes behind a body of any length. A
+   * refusal is thrown.
    *
    * @throws {AgentRefusal | MicroVMError}
    */
-  async answerTo(stream: ClientHttp2Stream): Promise<Answer> {
-    const timer = setTimeout(() => {
-      const ms = this.#answerTimeoutMs;
-      destroy(stream, new MicroVMError('ERR_AGENT_TIMEOUT', `The agent did not answer within ${ms} ms`));
-    }, this.#answerTimeoutMs);
+  async answerTo(stream: ClientHttp2Stream, ms: number = this.#answerTimeoutMs): Promise<Answer> {
+    const hasLimit = Number.isFinite(ms);
+    const timer =
+      hasLimit &&
+      setTimeout(() => {
+        destroy(stream, new MicroVMError('ERR_AGENT_TIMEOUT', `The agent did not answer within ${ms} ms`));
+      }, this.#answerTimeoutMs);
     try {
       const headers = await head(stream);
       const status = Number(headers[':status']);
@@ -104,7 +107,7 @@ export class AgentApi {
     } catch (error) {
       throw this.explain(error, stream);
     } finally {
-      clearTimeout(timer);
+      if (timer) clearTimeout(timer);
     }
   }
 
