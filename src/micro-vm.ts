@@ -1,5 +1,6 @@
 import type { Accelerator, MachineExit } from './accelerators/accelerator.ts';
 import type { MicroVMOptions } from './config/options.ts';
+import { GuestFiles } from './guest-api/guest-files.ts';
 import type { GuestConsole } from './vm/console.ts';
 import { type BootedMachine, createMachine } from './vm/create.ts';
 import type { ExecOptions } from './vm/exec-options.ts';
@@ -10,6 +11,17 @@ import type { BootTimings } from './vm/timings.ts';
 
 export type { GuestConsole } from './vm/console.ts';
 export type { ExecOptions, ExecResult, StdinSource } from './vm/exec-options.ts';
+export { GuestFileError } from './guest-api/file-error.ts';
+export type { GuestDirent, GuestStats } from './guest-api/file-status.ts';
+export type {
+  FileContent,
+  GuestFiles,
+  ReadOptions,
+  ReadStreamOptions,
+  WriteFlag,
+  WriteOptions,
+  WriteStreamOptions,
+} from './guest-api/guest-files.ts';
 export { GuestProcess } from './vm/guest-process.ts';
 export type { StopOptions } from './vm/stop.ts';
 export type { BootTimings } from './vm/timings.ts';
@@ -31,6 +43,7 @@ export type { MachineExit, MachineExitReason } from './accelerators/accelerator.
  */
 export class MicroVM implements AsyncDisposable {
   readonly #vm: BootedMachine;
+  #files: GuestFiles | undefined;
 
   private constructor(vm: BootedMachine) {
     this.#vm = vm;
@@ -96,6 +109,12 @@ export class MicroVM implements AsyncDisposable {
     return isList(argsOrOptions)
       ? startProcess(this.#vm, file, argsOrOptions, options ?? {})
       : startProcess(this.#vm, file, [], argsOrOptions);
+  }
+
+  /** Files of the guest, by the names of `node:fs/promises`. */
+  get fs(): GuestFiles {
+    this.#files ??= new GuestFiles(this.#vm.api);
+    return this.#files;
   }
 
   /** Stops the processors; the guest notices nothing but the time that is missing. */

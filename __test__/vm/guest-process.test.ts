@@ -80,6 +80,20 @@ test('a line without an end is not gathered beyond its limit', async (t) => {
   await t.throwsAsync(Promise.resolve(endless), { code: 'ERR_EXEC_ABORTED' });
 });
 
+test('what the agent refuses is told: a new size where there is no terminal, and one that has none', async (t) => {
+  const agent = await agentByHand(t);
+  const sleep = agent.exec('sleep', ['1000'], { reject: false });
+  await t.throwsAsync(sleep.resize({ cols: 80, rows: 24 }), { code: 'ERR_AGENT_REFUSED', message: /no terminal/ });
+  t.true(await sleep.kill('SIGKILL'));
+  await sleep;
+  t.false(await sleep.resize({ cols: 80, rows: 24 }));
+  for (const pty of [{ cols: 0, rows: 24 }, { cols: 80 }, 'big']) {
+    await t.throwsAsync(Promise.resolve(agent.exec('true', [], { pty: pty as never })), {
+      code: 'ERR_INVALID_OPTIONS',
+    });
+  }
+});
+
 test('a long shell line is no argument, and a long argument is told', async (t) => {
   const agent = await agentByHand(t);
   const long = `echo ${'x'.repeat(300_000)} | wc -c`;

@@ -4,6 +4,7 @@ import { Readable, type Writable } from 'node:stream';
 import type { ReadableStream } from 'node:stream/web';
 import { invalidOptions } from '../config/problems.ts';
 import { MicroVMError } from '../errors.ts';
+import { AgentRefusal } from '../guest-api/agent-api.ts';
 import type { RemoteProcess } from '../guest-api/process.ts';
 import { signalNumber } from '../host/signals.ts';
 import type { ExecResult } from './exec-options.ts';
@@ -140,12 +141,9 @@ export class GuestProcess<Output = string> implements Promise<ExecResult<Output>
       await what(process);
       return true;
     } catch (error) {
-      if (isEnded(error)) return false;
-      throw error;
+      if (!(error instanceof AgentRefusal)) throw error;
+      if (error.code === 'not-found') return false;
+      throw new MicroVMError('ERR_AGENT_REFUSED', `The agent refused it: ${error.message}`, { cause: error });
     }
   }
-}
-
-function isEnded(error: unknown): boolean {
-  return !(error instanceof MicroVMError) && (error as { code?: unknown }).code === 'not-found';
 }

@@ -8,6 +8,7 @@
 mod accounts;
 mod answer;
 mod exec;
+mod files;
 mod listen;
 mod output;
 mod process;

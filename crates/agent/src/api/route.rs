@@ -9,6 +9,7 @@ use hyper::http::Method;
 use super::Api;
 use super::answer::{self, Answer, Answered, Refusal};
 use super::exec;
+use super::files;
 use super::query::Query;
 
 /// Answers one request. Refusals are answers too.
@@ -35,6 +36,17 @@ async fn route(request: Request<Incoming>, api: Rc<Api>) -> Result<Answer, Refus
         ["v1", "exec"] => {
             method(&request, post)?;
             exec::start(request.into_body(), api).await
+        }
+        ["v1", "files"] => {
+            method(&request, post)?;
+            files::operate(request.into_body()).await
+        }
+        ["v1", "file"] if request.method() == Method::PUT => {
+            files::write(&query, request.into_body()).await
+        }
+        ["v1", "file"] => {
+            method(&request, get)?;
+            files::read(&query).await
         }
         ["v1", "processes", id, action] => {
             method(&request, post)?;
