@@ -156,6 +156,10 @@ export function processBehaviours(accelerator: AcceleratorName): void {
     const { stdout } = await vm.exec('id -u; id -g; echo $HOME; id -un', { shell: true, user: 'nobody' });
     t.regex(stdout, /^65534\n65534\n\/\w*\S*\nnobody\n$/);
     t.is((await vm.exec('id -u; id -g', { shell: true, user: 4242, group: 17 })).stdout, '4242\n17\n');
+    const reopened = vm.exec('cat /dev/stdin > /dev/stdout', { shell: true, user: 'nobody', input: 'own streams' });
+    t.is((await reopened).stdout, 'own streams');
+    const onTerminal = vm.exec('echo yes > $(tty)', { shell: true, user: 'nobody', pty: { cols: 80, rows: 24 } });
+    t.is((await onTerminal).stdout, 'yes\r\n');
     await t.throwsAsync(Promise.resolve(vm.exec('id', { user: 'no-such-user' })), {
       code: 'ERR_EXEC_START',
       message: /no user no-such-user/,

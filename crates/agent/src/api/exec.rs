@@ -7,7 +7,7 @@ use std::rc::Rc;
 use hyper::body::Incoming;
 use hyper::http::HeaderValue;
 use nix::fcntl::OFlag;
-use nix::unistd::pipe2;
+use nix::unistd::{Gid, Uid, fchown, pipe2};
 
 use super::Api;
 use super::accounts::Identity;
@@ -40,6 +40,13 @@ pub(crate) async fn start(mut body: Incoming, api: Rc<Api>) -> Result<Answer, Re
         Some(size) => on_terminal(terminal::open(size)?)?,
         None => on_pipes()?,
     };
+    if let Some((uid, gid)) = program.owner() {
+        // So that it may open its streams anew, as `/dev/stdout`.
+        for stream in &wiring.child {
+            fchown(stream, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+                .map_err(io::Error::from)?;
+        }
+    }
     let streams = match wiring.child.as_slice() {
         [stdin, stdout, stderr] => Streams::Pipes([stdin, stdout, stderr].map(AsRawFd::as_raw_fd)),
         [terminal] => Streams::Terminal(terminal.as_raw_fd()),

@@ -83,6 +83,12 @@ impl Program {
         })
     }
 
+    /// Whose streams they are, where that is not the agent's user.
+    pub(crate) fn owner(&self) -> Option<(u32, u32)> {
+        let Identity { uid, gid, .. } = self.identity.as_ref()?;
+        Some((*uid, *gid))
+    }
+
     /// Makes a child in a session of its own that runs the program. What it cannot do before that it writes to `report`,
     /// which is closed when the program begins.
     pub(crate) fn spawn(
