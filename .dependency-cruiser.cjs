@@ -101,6 +101,12 @@ module.exports = {
       { path: '^src/vsock/' },
       { path: '^src/(guest|native|micro-vm)' },
     ),
+    forbid(
+      'guest-api-knows-no-machine',
+      'The client of the agent API works on any stream to a guest.',
+      { path: '^src/guest-api/' },
+      { path: '^src/', pathNot: '^src/(guest-api|vsock|host|config|errors)' },
+    ),
   ],
   options: {
     doNotFollow: { path: ['node_modules', '^dist', '^native'] },

@@ -1,14 +1,24 @@
 // The public API: re-exports only.
 
-export { MicroVM } from './src/micro-vm.ts';
+export { GuestFileError, GuestProcess, MicroVM } from './src/micro-vm.ts';
 export type {
   BootTimings,
   ExecOptions,
   ExecResult,
+  FileContent,
   GuestConsole,
+  GuestDirent,
+  GuestFiles,
+  GuestStats,
   MachineExit,
   MachineExitReason,
+  ReadOptions,
+  ReadStreamOptions,
+  StdinSource,
   StopOptions,
+  WriteFlag,
+  WriteOptions,
+  WriteStreamOptions,
 } from './src/micro-vm.ts';
 export type {
   BootPhase,

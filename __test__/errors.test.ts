@@ -31,7 +31,16 @@ test('an error has a code, a message and what is known besides', (t) => {
 
 test('more details keep the stack, the cause and what was known', (t) => {
   const first = new MicroVMError('ERR_EXEC_TIMEOUT', 'Late', { cause: 'why', hint: 'Wait' });
-  const outcome = { command: 'x', stdout: 'o', stderr: 'e', exitCode: undefined, timedOut: true, durationMs: 5 };
+  const outcome = {
+    command: 'x',
+    stdout: 'o',
+    stderr: 'e',
+    exitCode: undefined,
+    signal: 'SIGTERM',
+    timedOut: true,
+    isCanceled: false,
+    durationMs: 5,
+  } as const;
   const second = withDetails(first, { consoleTail: 'panic', outcome });
   t.like(second, { code: 'ERR_EXEC_TIMEOUT', cause: 'why', hint: 'Wait', consoleTail: 'panic', ...outcome });
   t.is(second.stack, first.stack);

@@ -2,7 +2,7 @@
 
 import test from 'ava';
 
-import type { ExecOptions, ExecResult, GuestConsole, MicroVM } from '../index.ts';
+import type { ExecOptions, ExecResult, GuestConsole, GuestProcess, MicroVM } from '../index.ts';
 
 /** Only a value of exactly this type may be given. */
 type Exactly<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
@@ -23,9 +23,9 @@ test('exec gives what its options are known to ask for, and either where they ar
   const unknownOfList = () => vm.exec('x', [], anyOptions);
   const optional = () => vm.exec('x', perhapsBytes);
   const chosen = () => vm.exec('x', [], { encoding: perhaps });
-  type Text = () => Promise<ExecResult>;
-  type Bytes = () => Promise<ExecResult<Buffer>>;
-  type Either = () => Promise<ExecResult<string | Buffer>>;
+  type Text = () => GuestProcess;
+  type Bytes = () => GuestProcess<Buffer>;
+  type Either = () => GuestProcess<string | Buffer>;
   holds<Exactly<typeof text, Text>>();
   holds<Exactly<typeof textWithOptions, Text>>();
   holds<Exactly<typeof asked, Text>>();
@@ -35,6 +35,8 @@ test('exec gives what its options are known to ask for, and either where they ar
   holds<Exactly<typeof unknownOfList, Either>>();
   holds<Exactly<typeof optional, Either>>();
   holds<Exactly<typeof chosen, Either>>();
+  const awaited = async () => vm.exec('x');
+  holds<Exactly<typeof awaited, () => Promise<ExecResult>>>();
   // @ts-expect-error -- a misspelt option is seen by the compiler
   const misspelt = () => vm.exec('x', [], { timeuot: 1 });
   t.is(typeof misspelt, 'function');

@@ -141,6 +141,15 @@ export type MicroVMErrorCode =
   | 'ERR_CHANNEL_FRAME_TOO_LARGE'
   /** The command is over the limit; nothing was sent. */
   | 'ERR_COMMAND_TOO_LARGE'
+  // The agent API
+  /** The connection to the agent broke, or was closed, before the request had come to its end. */
+  | 'ERR_AGENT_LOST'
+  /** The agent did not begin to answer in time. */
+  | 'ERR_AGENT_TIMEOUT'
+  /** The agent sent something that its API does not allow, or did not tell how a command ended. */
+  | 'ERR_AGENT_PROTOCOL'
+  /** The agent refused a request; the message has its reason. */
+  | 'ERR_AGENT_REFUSED'
   // exec
   /** The command ended with another exit code than 0. */
   | 'ERR_EXEC_FAILED'
@@ -150,6 +159,12 @@ export type MicroVMErrorCode =
   | 'ERR_EXEC_ABORTED'
   /** The working folder does not exist in the guest or cannot be entered. */
   | 'ERR_EXEC_CWD'
+  /** The command wrote more than `maxBuffer`. */
+  | 'ERR_EXEC_MAX_BUFFER'
+  /** What was to be the command's standard input failed; `cause` says how. */
+  | 'ERR_EXEC_STDIN'
+  /** The command could not be started as it was asked for: no such user or group, no terminal. */
+  | 'ERR_EXEC_START'
   // This host
   /** The native addon is missing for this platform or cannot be loaded. */
   | 'ERR_NATIVE_MISSING'
@@ -182,12 +197,14 @@ export interface CommandOutcome {
   readonly stderr: string;
   /** The exit code; 128 + signal when a signal ended it; undefined when no reply came. */
   readonly exitCode: number | undefined;
+  /** The signal that ended it, as `SIGSEGV`. */
+  readonly signal: string | undefined;
   /** Whether `timeout` ended it. */
   readonly timedOut: boolean;
+  /** Whether the caller's `signal` ended it. */
+  readonly isCanceled: boolean;
   /** Milliseconds from sending the command to its end; the wait for its turn does not count. 0 when it was not sent. */
   readonly durationMs: number;
-  /** Of a program in a sandbox: the signal that ended it, as `SIGSEGV`. */
-  readonly signal?: string | undefined;
   /** Of a program in a sandbox: the limit that ended it. */
   readonly limit?: 'memory' | 'cpu-time' | 'wall-time' | 'output' | undefined;
   /** Of a program in a sandbox: how many system calls it made. */
@@ -227,12 +244,14 @@ export class MicroVMError extends Error {
   readonly stderr: string | undefined;
   /** The command's exit code, when `exec` rejected and a reply had come. */
   readonly exitCode: number | undefined;
+  /** The signal that ended the command or the program in a sandbox, as `SIGSEGV`. */
+  readonly signal: string | undefined;
+  /** Whether the caller's `signal` ended the command, when `exec` rejected. */
+  readonly isCanceled: boolean | undefined;
   /** Whether `timeout` ended the command, when `exec` rejected. */
   readonly timedOut: boolean | undefined;
   /** How long the command ran in milliseconds, when `exec` rejected; 0 when it was not sent. */
   readonly durationMs: number | undefined;
-  /** The signal that ended a program in a sandbox, as `SIGSEGV`. */
-  readonly signal: string | undefined;
   /** The limit that ended a program in a sandbox. */
   readonly limit: CommandOutcome['limit'];
   /** How many system calls a program in a sandbox made. */
@@ -251,9 +270,10 @@ export class MicroVMError extends Error {
     this.stdout = details.outcome?.stdout;
     this.stderr = details.outcome?.stderr;
     this.exitCode = details.outcome?.exitCode;
+    this.signal = details.outcome?.signal;
+    this.isCanceled = details.outcome?.isCanceled;
     this.timedOut = details.outcome?.timedOut;
     this.durationMs = details.outcome?.durationMs;
-    this.signal = details.outcome?.signal;
     this.limit = details.outcome?.limit;
     this.syscalls = details.outcome?.syscalls;
     this.unsupported = details.outcome?.unsupported;

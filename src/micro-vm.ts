@@ -1,13 +1,28 @@
 import type { Accelerator, MachineExit } from './accelerators/accelerator.ts';
 import type { MicroVMOptions } from './config/options.ts';
+import { GuestFiles } from './guest-api/guest-files.ts';
 import type { GuestConsole } from './vm/console.ts';
 import { type BootedMachine, createMachine } from './vm/create.ts';
-import { exec, type ExecOptions, type ExecResult } from './vm/exec.ts';
+import type { ExecOptions } from './vm/exec-options.ts';
+import type { GuestProcess } from './vm/guest-process.ts';
+import { startProcess } from './vm/run-process.ts';
 import { stop, type StopOptions } from './vm/stop.ts';
 import type { BootTimings } from './vm/timings.ts';
 
 export type { GuestConsole } from './vm/console.ts';
-export type { ExecOptions, ExecResult } from './vm/exec.ts';
+export type { ExecOptions, ExecResult, StdinSource } from './vm/exec-options.ts';
+export { GuestFileError } from './guest-api/file-error.ts';
+export type { GuestDirent, GuestStats } from './guest-api/file-status.ts';
+export type {
+  FileContent,
+  GuestFiles,
+  ReadOptions,
+  ReadStreamOptions,
+  WriteFlag,
+  WriteOptions,
+  WriteStreamOptions,
+} from './guest-api/guest-files.ts';
+export { GuestProcess } from './vm/guest-process.ts';
 export type { StopOptions } from './vm/stop.ts';
 export type { BootTimings } from './vm/timings.ts';
 export type { MachineExit, MachineExitReason } from './accelerators/accelerator.ts';
@@ -28,6 +43,7 @@ export type { MachineExit, MachineExitReason } from './accelerators/accelerator.
  */
 export class MicroVM implements AsyncDisposable {
   readonly #vm: BootedMachine;
+  #files: GuestFiles | undefined;
 
   private constructor(vm: BootedMachine) {
     this.#vm = vm;
@@ -72,27 +88,33 @@ export class MicroVM implements AsyncDisposable {
   }
 
   /**
-   * Runs a program with its arguments; with `shell: true` the first argument is a line for the guest's shell. One
-   * command runs at a time, further calls wait for their turn.
+   * Runs a program with its arguments; with `shell: true` the first argument is a line for the guest's shell. Commands run
+   * side by side. What it returns is a promise of the result, and has the command's streams, its number and `kill`.
    *
-   * @throws {MicroVMError} `ERR_EXEC_FAILED` for another exit code than 0 and `ERR_EXEC_TIMEOUT`, unless `reject` is
-   *   false; `ERR_EXEC_ABORTED`, `ERR_EXEC_CWD`, `ERR_MACHINE_EXITED` and its kin always. The error has the result's
-   *   fields.
+   * @throws {MicroVMError} `ERR_EXEC_FAILED` for another exit code than 0 or a signal and `ERR_EXEC_TIMEOUT`, unless
+   *   `reject` is false; `ERR_EXEC_ABORTED`, `ERR_EXEC_CWD`, `ERR_MACHINE_EXITED` and its kin always. The error has the
+   *   result's fields.
    */
-  exec(command: string, options: ExecOptions & BytesWanted): Promise<ExecResult<Buffer>>;
-  exec(command: string, options?: ExecOptions & TextWanted): Promise<ExecResult>;
-  exec(command: string, options?: ExecOptions): Promise<ExecResult<string | Buffer>>;
-  exec(file: string, args: readonly string[], options: ExecOptions & BytesWanted): Promise<ExecResult<Buffer>>;
-  exec(file: string, args?: readonly string[], options?: ExecOptions & TextWanted): Promise<ExecResult>;
-  exec(file: string, args?: readonly string[], options?: ExecOptions): Promise<ExecResult<string | Buffer>>;
-  async exec(
+  exec(command: string, options: ExecOptions & BytesWanted): GuestProcess<Buffer>;
+  exec(command: string, options?: ExecOptions & TextWanted): GuestProcess;
+  exec(command: string, options?: ExecOptions): GuestProcess<string | Buffer>;
+  exec(file: string, args: readonly string[], options: ExecOptions & BytesWanted): GuestProcess<Buffer>;
+  exec(file: string, args?: readonly string[], options?: ExecOptions & TextWanted): GuestProcess;
+  exec(file: string, args?: readonly string[], options?: ExecOptions): GuestProcess<string | Buffer>;
+  exec(
     file: string,
     argsOrOptions: readonly string[] | ExecOptions = [],
     options?: ExecOptions,
-  ): Promise<ExecResult<string | Buffer>> {
+  ): GuestProcess<string | Buffer> {
     return isList(argsOrOptions)
-      ? exec(this.#vm, file, argsOrOptions, options ?? {})
-      : exec(this.#vm, file, [], argsOrOptions);
+      ? startProcess(this.#vm, file, argsOrOptions, options ?? {})
+      : startProcess(this.#vm, file, [], argsOrOptions);
+  }
+
+  /** Files of the guest, by the names of `node:fs/promises`. */
+  get fs(): GuestFiles {
+    this.#files ??= new GuestFiles(this.#vm.api);
+    return this.#files;
   }
 
   /** Stops the processors; the guest notices nothing but the time that is missing. */

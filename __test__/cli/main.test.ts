@@ -26,6 +26,8 @@ test(refuses, ['run', '--kernel', '/etc/passwd', '--', 'true'], /ERR_KERNEL_/);
 test(refuses, ['run', '--rootfs', '/no/such/folder', '--', 'true'], /ERR_ROOTFS_MISSING/);
 test(refuses, ['run', '--timeout', '0', '--', 'true'], /timeout/);
 test(refuses, ['run', '--cwd', '', '--', 'true'], /cwd/);
+test(refuses, ['run', '-it', '--', 'sh'], /no terminal/);
+test(refuses, ['run', '-t', '--json', '--', 'sh'], /--json and --tty/);
 test(refuses, ['run'], /No command to run/);
 test(refuses, ['cache', 'cleen'], /Did you mean clean\?/);
 test(refuses, [], /Usage/);

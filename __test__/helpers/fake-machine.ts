@@ -27,6 +27,7 @@ export function fakeMachine(channel: Partial<BootedMachine['channel']>, env: Rec
   const vm = {
     spec: { env },
     channel,
+    api: { close: () => {} },
     console: { tail: 'last words' },
     machine: {
       console,

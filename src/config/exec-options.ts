@@ -4,6 +4,15 @@ import * as v from 'valibot';
 import type { OptionProblem } from '../errors.ts';
 import { milliseconds } from './milliseconds.ts';
 import { problemsOf, unknownOptions } from './problems.ts';
+import { isText } from './text.ts';
+
+const account = v.custom(
+  (value) =>
+    (isText(value) && /^[^:\n]+$/.test(value)) ||
+    (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < 2 ** 32 - 1),
+  'a name or a number, 0 to 4294967294',
+);
+const terminalSide = wholeNumber(1, 65_535, 'a whole number, 1 to 65535');
 
 const entries = {
   timeout: v.optional(milliseconds),
@@ -12,10 +21,34 @@ const entries = {
   input: v.optional(
     v.custom((value) => typeof value === 'string' || value instanceof Uint8Array, 'text or bytes (a Uint8Array)'),
   ),
+  stdin: v.optional(
+    v.custom(isSource, "text, bytes, a stream, something that can be iterated, 'inherit', 'pipe' or 'ignore'"),
+  ),
   encoding: v.optional(v.picklist(['utf8', 'buffer'], "'utf8' or 'buffer'")),
+  buffer: v.optional(v.boolean('true or false')),
+  maxBuffer: v.optional(wholeNumber(1, Number.MAX_SAFE_INTEGER, 'a whole number of bytes, at least 1')),
+  killGrace: v.optional(milliseconds),
+  user: v.optional(account),
+  group: v.optional(account),
+  pty: v.optional(
+    v.looseObject({ cols: terminalSide, rows: terminalSide }, '{ cols, rows }: the size of a terminal, in characters'),
+  ),
+  detached: v.optional(v.boolean('true or false')),
 };
 const elsewhere = ['cwd', 'env', 'shell'];
 const schema = v.looseObject(entries, 'an object of options');
+
+function wholeNumber(min: number, max: number, allowed: string): v.GenericSchema<number> {
+  const isRight = (value: unknown): boolean =>
+    typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max;
+  return v.custom<number>(isRight, allowed);
+}
+
+function isSource(value: unknown): boolean {
+  if (typeof value === 'string') return true;
+  if (typeof value !== 'object' || value === null) return false;
+  return Symbol.iterator in value || Symbol.asyncIterator in value;
+}
 
 /** Everything that is wrong with the options that are checked here, and every unknown one. */
 export function execOptionProblems(options: unknown): OptionProblem[] {

@@ -81,7 +81,8 @@ export async function run(
   }
 
   const result = toResult(outcome);
-  const told = { command, ...result, stdout: result.stdout.toString(), stderr: result.stderr.toString() };
+  const isCanceled = outcome.interrupted && signal?.aborted === true;
+  const told = { command, ...result, stdout: result.stdout.toString(), stderr: result.stderr.toString(), isCanceled };
   if (hookFailure) {
     const { call, error } = hookFailure;
     const message = `onSyscall failed at ${call}: ${error instanceof Error ? error.message : String(error)}`;
@@ -92,7 +93,7 @@ export async function run(
       const message = `Standard input failed, so the program was ended: ${command}`;
       throw new MicroVMError('ERR_EXEC_FAILED', message, { cause: inputFailure.error, outcome: told });
     }
-    if (signal?.aborted) throw aborted(signal, told);
+    if (signal && isCanceled) throw aborted(signal, told);
     if (box.isClosed())
       throw new MicroVMError('ERR_RING3_CLOSED', 'The sandbox was closed while a program ran', { outcome: told });
   }
@@ -175,6 +176,16 @@ function aborted(signal: AbortSignal, outcome: CommandOutcome): MicroVMError {
   });
 }
 
+/** A program that was aborted before it began. */
 function nothing(command: string): CommandOutcome {
-  return { command, stdout: '', stderr: '', exitCode: undefined, timedOut: false, durationMs: 0 };
+  return {
+    command,
+    stdout: '',
+    stderr: '',
+    exitCode: undefined,
+    signal: undefined,
+    timedOut: false,
+    isCanceled: true,
+    durationMs: 0,
+  };
 }

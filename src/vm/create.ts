@@ -16,6 +16,7 @@ import { MicroVMError, withDetails } from '../errors.ts';
 import { guestFiles } from '../guest/files.ts';
 import { buildInitramfs } from '../guest/initramfs.ts';
 import { findKernel } from '../guest/kernel.ts';
+import { AgentApi } from '../guest-api/agent-api.ts';
 import { followSignals } from '../host/follow-signals.ts';
 import { createRuntimeFolder } from '../host/runtime-folder.ts';
 import { VhostVsock } from '../host/vhost-vsock.ts';
@@ -41,6 +42,7 @@ export interface BootedMachine {
   readonly machine: RunningMachine;
   readonly console: GuestConsole;
   readonly channel: CommandChannel;
+  readonly api: AgentApi;
   readonly timings: BootTimings;
   /** Resolves when the machine has ended and nothing of it is left; never rejects. */
   readonly exited: Promise<MachineExit>;
@@ -114,6 +116,8 @@ async function boot(
     const transport = vhost ? afVsockTransport(vhost) : unixTransport(vsockSocket);
     const channel = new CommandChannel(await transport.listen(commandPort(spec.vsock)));
     cleanUp.add({ run: () => channel.close(), sync: () => {} });
+    const api = new AgentApi(transport);
+    cleanUp.add({ run: async () => api.close(), sync: () => {} });
     const resolved = {
       ...spec,
       kernel,
@@ -134,7 +138,7 @@ async function boot(
     cleanUp.add({ run: () => machine.kill(), sync: () => machine.killSync() });
     // The machine has its own: when that is closed, the guest's context ID is free.
     vhost?.releaseDevice();
-    return { machine, channel, console: new GuestConsole(machine.console, onConsole) };
+    return { machine, channel, api, console: new GuestConsole(machine.console, onConsole) };
   });
 
   await clock.time('boot', () => waitForAgent(started, limit, signal));
@@ -195,6 +199,7 @@ function commandPort(vsock: VsockSpec): number {
 interface StartedMachine {
   readonly machine: RunningMachine;
   readonly channel: CommandChannel;
+  readonly api: AgentApi;
   readonly console: GuestConsole;
 }
 

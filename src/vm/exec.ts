@@ -1,70 +1,19 @@
-// Runs a command in the guest, over the command channel.
+// Runs a command in the guest, over the command channel: what is left for guests whose agent has no API.
 
 import type { MachineExit } from '../accelerators/accelerator.ts';
 import { execOptionProblems } from '../config/exec-options.ts';
 import { invalidOptions } from '../config/problems.ts';
 import { MicroVMError, type CommandOutcome, withDetails } from '../errors.ts';
 import { followSignals } from '../host/follow-signals.ts';
+import { signalName } from '../host/signals.ts';
 import { waitAtMost } from '../host/wait-at-most.ts';
 import type { CommandReply } from '../vsock/command-channel.ts';
 import { type CommandLine, commandLine, requestProblems } from './command-line.ts';
 import { lastWords } from './console.ts';
 import type { BootedMachine } from './create.ts';
+import type { ExecOptions, ExecResult } from './exec-options.ts';
 import { exitError } from './exit-error.ts';
 import { withInput } from './standard-input.ts';
-
-/** How to run a command. */
-export interface ExecOptions {
-  /**
-   * Milliseconds the command may run; then it is killed with all that it started.
-   * @default none
-   */
-  readonly timeout?: number | undefined;
-  /**
-   * Environment variables, over those of the machine.
-   * @default {}
-   */
-  readonly env?: Readonly<Record<string, string | undefined>> | undefined;
-  /**
-   * Working folder in the guest.
-   * @default '/'
-   */
-  readonly cwd?: string | undefined;
-  /** Aborting it kills the command with all that it started. */
-  readonly signal?: AbortSignal | undefined;
-  /**
-   * Whether another exit code than 0, or a timeout, rejects. A `cwd` that cannot be entered and failures of the machine or
-   * of the channel always do.
-   * @default true
-   */
-  readonly reject?: boolean | undefined;
-  /**
-   * What the command reads from standard input, which is empty otherwise.
-   * @default none
-   */
-  readonly input?: string | Uint8Array | undefined;
-  /**
-   * How the output is given: text as UTF-8, or bytes.
-   * @default 'utf8'
-   */
-  readonly encoding?: 'utf8' | 'buffer' | undefined;
-  /**
-   * As with `node:child_process`: the command is a line for a shell; a string names the shell.
-   * @default false
-   */
-  readonly shell?: boolean | string | undefined;
-}
-
-/** What a command gave. */
-export interface ExecResult<Output = string> {
-  readonly stdout: Output;
-  readonly stderr: Output;
-  /** 128 + signal where a signal ended it; undefined where it ran into `timeout`. */
-  readonly exitCode: number | undefined;
-  readonly timedOut: boolean;
-  /** Milliseconds from sending the command to the end of its reply; the wait for its turn does not count. */
-  readonly durationMs: number;
-}
 
 /** Milliseconds that a machine gets to end after its channel broke, so that the error can tell why. */
 const LAST_WORDS_MS = 2_000;
@@ -87,7 +36,7 @@ export function prepareCommand(
   return commandLine({ file, args, shell, cwd, env: { ...env, ...own } });
 }
 
-/** Runs a command; see `MicroVM.exec`. */
+/** Runs a command; see `MicroVM.exec`. One at a time, further calls wait for their turn. */
 export async function exec(
   vm: BootedMachine,
   file: string,
@@ -106,11 +55,12 @@ export async function exec(
     if (reject || !failure.timedOut) throw failure;
     const { durationMs } = clock;
     reply = { stdout: Buffer.alloc(0), stderr: Buffer.alloc(0), exitCode: 0, durationMs };
-    return { ...outcome(reply, encoding), exitCode: undefined, timedOut: true };
+    return { ...outcome(reply, encoding), exitCode: undefined, signal: undefined, timedOut: true, isCanceled: false };
   }
   const failure = unsuccessful(command, reply);
   if (failure && (reject || failure.code === 'ERR_EXEC_CWD')) throw failure;
-  return { ...outcome(reply, encoding), exitCode: reply.exitCode, timedOut: false };
+  const { exitCode } = reply;
+  return { ...outcome(reply, encoding), exitCode, signal: signalOfShell(exitCode), timedOut: false, isCanceled: false };
 }
 
 /** How long a command ran, which its wait in the queue does not belong to. */
@@ -151,6 +101,11 @@ async function run(
   }
 }
 
+/** The signal behind a shell's exit code: a program that ends with such a code itself looks the same on this channel. */
+function signalOfShell(exitCode: number): NodeJS.Signals | undefined {
+  return exitCode > 128 ? signalName(exitCode - 128) : undefined;
+}
+
 /** Whether the channel broke without our doing, as it does when the machine ends. */
 function isBroken(error: unknown): boolean {
   return error instanceof MicroVMError && error.code.startsWith('ERR_CHANNEL_') && error.code !== 'ERR_CHANNEL_TIMEOUT';
@@ -176,7 +131,9 @@ function unsuccessful(command: CommandLine, reply: CommandReply): MicroVMError |
     stdout: reply.stdout.toString(),
     stderr: noFolder ?? stderr,
     exitCode,
+    signal: signalOfShell(exitCode),
     timedOut: false,
+    isCanceled: false,
     durationMs,
   };
   if (noFolder !== undefined) {
@@ -196,7 +153,9 @@ function describe(error: unknown, { display }: CommandLine, durationMs: number):
       stdout: '',
       stderr: '',
       exitCode: undefined,
+      signal: undefined,
       timedOut: error.code === 'ERR_EXEC_TIMEOUT',
+      isCanceled: error.code === 'ERR_EXEC_ABORTED',
       durationMs,
     },
   });

@@ -2,6 +2,7 @@
 
 import type { MachineExit } from '../accelerators/accelerator.ts';
 import { checkStopOptions } from '../config/stop-options.ts';
+import { MicroVMError } from '../errors.ts';
 import type { BootedMachine } from './create.ts';
 
 /** How to stop a machine. */
@@ -49,6 +50,8 @@ async function askToPowerOff(vm: BootedMachine, timeoutMs: number, given: AbortS
   if (given.aborted) return;
   // A paused guest cannot answer. One that is not paused, or whose processors cannot be reached, is asked all the same.
   void vm.machine.resume().catch(() => {});
+  // What runs is ended by its owner: it did not end by itself.
+  vm.api.close(new MicroVMError('ERR_MACHINE_EXITED', 'The machine was stopped'));
   try {
     await vm.channel.powerOff({ timeoutMs, signal: given });
   } catch {

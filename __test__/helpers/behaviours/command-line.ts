@@ -62,6 +62,36 @@ export function commandLineBehaviours(accelerator: AcceleratorName): void {
     t.like(data, { stdout: '', timedOut: false });
   });
 
+  test.serial('output comes while the command runs, and a reader that leaves ends it', async (t) => {
+    const child = spawn(process.execPath, [MAIN, ...run, '--', 'sh', '-c', 'echo first; exec yes'], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    t.teardown(() => child.kill('SIGKILL'));
+    const exited = once(child, 'exit');
+    for await (const chunk of child.stdout) {
+      t.true(String(chunk).startsWith('first\n'));
+      break;
+    }
+    t.deepEqual(await exited, [141, null]);
+  });
+
+  test.serial("signals are the command's", async (t) => {
+    const child = spawn(
+      process.execPath,
+      [MAIN, ...run, '--', 'sh', '-c', 'trap "echo heard; exit 9" TERM; echo up; while :; do sleep 0.1; done'],
+      { stdio: ['ignore', 'pipe', 'inherit'] },
+    );
+    t.teardown(() => child.kill('SIGKILL'));
+    const exited = once(child, 'exit');
+    let seen = '';
+    for await (const chunk of child.stdout) {
+      seen += String(chunk);
+      if (seen === 'up\n') child.kill('SIGTERM');
+    }
+    t.is(seen, 'up\nheard\n');
+    t.deepEqual(await exited, [9, null]);
+  });
+
   test.serial('Ctrl-C stops the machine and exits with 130', async (t) => {
     const child = spawn(
       process.execPath,

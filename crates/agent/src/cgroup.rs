@@ -9,6 +9,9 @@ use crate::console::note;
 /// Below it each command gets its group; made in the cgroup2 hierarchy that [`mounts`](crate::mounts) mounts.
 pub(crate) const ROOT: &str = "/sys/fs/cgroup/microvm";
 
+/// The same for the processes of the agent API.
+pub(crate) const API_ROOT: &str = "/sys/fs/cgroup/microvm-api";
+
 /// Makes and removes the groups.
 #[derive(Debug)]
 pub(crate) struct CommandGroups {
@@ -89,5 +92,11 @@ impl CommandGroup {
             .write(true)
             .open(self.path.join("cgroup.kill"))?
             .write_all(b"1")
+    }
+
+    /// The processes in it now; more may come while they are counted.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        let list = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
+        list.lines().filter_map(|line| line.parse().ok()).collect()
     }
 }

@@ -5,16 +5,17 @@ use std::io;
 use nix::sys::prctl;
 use nix::unistd::Pid;
 
+use crate::children::Exit;
 use crate::console::note;
 
 /// What a shell adds to the number of the signal that ended a command.
-const SIGNALED: i32 = 128;
+const SIGNALED: u8 = 128;
 
 /// The children that have ended since the last look.
 #[derive(Debug, Default)]
 pub(crate) struct Reaped {
-    /// Each with its exit code as a shell would tell it: 128 + n for signal n.
-    pub(crate) ended: Vec<(Pid, u8)>,
+    /// Each with how it ended.
+    pub(crate) ended: Vec<(Pid, Exit)>,
     /// True when no child, running or ended, is left.
     pub(crate) none_left: bool,
 }
@@ -30,7 +31,7 @@ pub(crate) fn reap() -> Reaped {
         // SAFETY: the status lives through the call.
         match unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } {
             0 => return reaped,
-            pid if pid > 0 => reaped.ended.push((Pid::from_raw(pid), exit_code(status))),
+            pid if pid > 0 => reaped.ended.push((Pid::from_raw(pid), exit_of(status))),
             _ => {
                 if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
                     reaped.none_left = true;
@@ -41,13 +42,22 @@ pub(crate) fn reap() -> Reaped {
     }
 }
 
-fn exit_code(status: libc::c_int) -> u8 {
-    let code = if libc::WIFSIGNALED(status) {
-        SIGNALED.saturating_add(libc::WTERMSIG(status))
+fn exit_of(status: libc::c_int) -> Exit {
+    if libc::WIFSIGNALED(status) {
+        Exit::Signal(u8::try_from(libc::WTERMSIG(status)).unwrap_or(u8::MAX))
     } else {
-        libc::WEXITSTATUS(status)
-    };
-    u8::try_from(code).unwrap_or(u8::MAX)
+        Exit::Code(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX))
+    }
+}
+
+impl Exit {
+    /// The exit code as a shell would tell it: 128 + n for signal n.
+    pub(crate) fn code_of_shell(self) -> u8 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => SIGNALED.saturating_add(signal),
+        }
+    }
 }
 
 /// Lets an agent that is not PID 1 inherit the orphans below it, as PID 1 does.
@@ -64,10 +74,15 @@ mod tests {
     #[test]
     fn exit_codes_are_those_of_a_shell() {
         // The encoding of the kernel: code in the second byte, signal in the first.
-        assert_eq!(exit_code(7 << 8), 7);
-        assert_eq!(exit_code(255 << 8), 255);
-        assert_eq!(exit_code(libc::SIGKILL), 137);
-        assert_eq!(exit_code(libc::SIGSEGV | 0x80), 139);
-        assert_eq!(exit_code(libc::SIGRTMAX()), 192);
+        for (status, exit, code) in [
+            (7 << 8, Exit::Code(7), 7),
+            (255 << 8, Exit::Code(255), 255),
+            (libc::SIGKILL, Exit::Signal(9), 137),
+            (libc::SIGSEGV | 0x80, Exit::Signal(11), 139),
+            (libc::SIGRTMAX(), Exit::Signal(64), 192),
+        ] {
+            assert_eq!(exit_of(status), exit);
+            assert_eq!(exit.code_of_shell(), code);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -12,12 +13,12 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 
 use crate::cgroup::CommandGroups;
 use crate::channel::{ChannelError, Connection, Outgoing, Reply};
+use crate::children::Children;
 use crate::command::RunningCommand;
 use crate::console::note;
 use crate::dial::{Address, Attempt, DialError};
 use crate::power::{self, Ending, POWEROFF_COMMAND, Role};
 use crate::readiness::{self, Events};
-use crate::reaper;
 use crate::signals::{self, Request};
 
 /// The host's question whether anybody is there. Answered here, as a guest may have no shell.
@@ -36,6 +37,7 @@ pub(crate) struct Agent {
     role: Role,
     address: Address,
     groups: CommandGroups,
+    children: Arc<Children>,
     signals: SignalFd,
     /// For the one thing that the state waits for.
     timer: TimerFd,
@@ -74,12 +76,19 @@ struct Ready {
 }
 
 impl Agent {
-    pub(crate) fn new(role: Role, address: Address, groups: CommandGroups) -> Result<Self, Errno> {
+    /// From here on the signals of [`signals`] are blocked, in threads that are started later too.
+    pub(crate) fn new(
+        role: Role,
+        address: Address,
+        groups: CommandGroups,
+        children: Arc<Children>,
+    ) -> Result<Self, Errno> {
         let timer_flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
         Ok(Self {
             role,
             address,
             groups,
+            children,
             signals: signals::open()?,
             timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, timer_flags)?,
             backoff: BACKOFF.0,
@@ -149,11 +158,11 @@ impl Agent {
     }
 
     fn reap(&mut self) {
-        let reaped = reaper::reap();
+        let reaped = self.children.reap();
         match &mut self.state {
             State::Running(_, command) => {
-                for (pid, exit_code) in reaped.ended {
-                    command.child_ended(pid, exit_code);
+                for (pid, exit) in reaped.ended {
+                    command.child_ended(pid, exit.code_of_shell());
                 }
             }
             State::Terminating(ending) if reaped.none_left => self.state = State::Over(*ending),
@@ -295,7 +304,7 @@ impl Agent {
         // A stopped process takes SIGTERM only when it goes on.
         power::signal_all(self.role, Signal::SIGCONT);
         self.set_timer(TERMINATION);
-        if reaper::reap().none_left {
+        if self.children.reap().none_left {
             State::Over(ending)
         } else {
             State::Terminating(ending)

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 /// As a shell has them: found, but cannot be executed; and not found.
 pub(crate) const EXIT_NOT_EXECUTABLE: u8 = 126;
-const EXIT_NOT_FOUND: u8 = 127;
+pub(crate) const EXIT_NOT_FOUND: u8 = 127;
 
 const SHELL: &CStr = c"/bin/sh";
 const ENVIRONMENT: [&CStr; 2] = [
@@ -47,6 +47,14 @@ pub(crate) fn spawn(
     let environment = ENVIRONMENT.map(CStr::as_ptr);
     let environment: Vec<_> = environment.into_iter().chain([ptr::null()]).collect();
 
+    match fork_into(group)? {
+        Some(pid) => Ok(pid),
+        None => run_shell(&arguments, &environment, streams),
+    }
+}
+
+/// Like `fork`, into a control group where that works. `None` in the child, which may make system calls only.
+pub(crate) fn fork_into(group: Option<BorrowedFd<'_>>) -> io::Result<Option<Pid>> {
     let mut pid = -1;
     if let Some(group) = group {
         pid = clone(Some(group));
@@ -55,8 +63,10 @@ pub(crate) fn spawn(
         pid = clone(None);
     }
     match pid {
-        0 => run_shell(&arguments, &environment, streams),
-        pid if pid > 0 => Ok(Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?)),
+        0 => Ok(None),
+        pid if pid > 0 => Ok(Some(Pid::from_raw(
+            i32::try_from(pid).map_err(io::Error::other)?,
+        ))),
         _ => Err(io::Error::last_os_error()),
     }
 }
@@ -96,11 +106,7 @@ fn run_shell(
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
     // SAFETY: the call has no preconditions.
     unsafe { libc::setsid() };
-    reset_dispositions();
-    // SAFETY: an all-zero sigset_t is the empty set on Linux.
-    let empty: libc::sigset_t = unsafe { mem::zeroed() };
-    // SAFETY: the set lives through the call; no old mask is asked for.
-    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, ptr::null_mut()) };
+    reset_signals();
     // SAFETY: the path is NUL-terminated and both arrays end with NULL.
     unsafe { libc::execve(SHELL.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
 
@@ -124,7 +130,15 @@ fn run_shell(
     unsafe { libc::_exit(i32::from(exit_code)) }
 }
 
-/// Ignored signals stay ignored across `execve`; the agent ignores SIGPIPE.
+/// Gives a child default signals: what is ignored or blocked stays so across `execve`, and the agent does both.
+pub(crate) fn reset_signals() {
+    reset_dispositions();
+    // SAFETY: an all-zero sigset_t is the empty set on Linux.
+    let empty: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: the set lives through the call; no old mask is asked for.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, ptr::null_mut()) };
+}
+
 fn reset_dispositions() {
     // The kernel's own structure (handler, flags, restorer, mask): all zeroes is SIG_DFL, and its size is the same on
     // x86-64 and arm64. libc's function would leave out the two signals that libc keeps for itself.

@@ -2,7 +2,7 @@
 
 import { MicroVMError } from '../../errors.ts';
 import type { MicroVMOptions } from '../../config/options.ts';
-import { MicroVM, type ExecResult } from '../../micro-vm.ts';
+import { MicroVM, type ExecOptions, type ExecResult } from '../../micro-vm.ts';
 import { prepareCommand } from '../../vm/exec.ts';
 import { mountOptions, rootfsOption } from '../mount-arguments.ts';
 import { type OptionTable, parseArguments, type ParsedArguments, UsageError } from '../arguments.ts';
@@ -11,11 +11,12 @@ import type { HelpPage } from '../help.ts';
 import { type Interruption, interruptible } from '../interruption.ts';
 import { type Progress, startProgress } from '../progress.ts';
 import { errorAsData, errorAsText } from '../report-error.ts';
-import { readAll } from '../standard-input.ts';
+import { copyOutputs, takeOverTerminal, terminalSize } from '../streams.ts';
 import { environment, printJson, wholeNumber } from '../values.ts';
 
 const options = {
-  interactive: { type: 'boolean', short: 'i', help: 'Give the command all of standard input (closed otherwise)' },
+  interactive: { type: 'boolean', short: 'i', help: 'Give the command standard input (empty otherwise)' },
+  tty: { type: 'boolean', short: 't', help: 'Run the command on a terminal; with -i every key is its own' },
   accelerator: {
     type: 'string',
     value: 'NAME',
@@ -75,6 +76,7 @@ export const runPage: HelpPage = {
   examples: [
     ['microvm run -- uname -a', 'Run a command in a fresh Linux'],
     ["microvm run --memory 1GiB --cpus 2 -- sh -c 'nproc; free -m'", 'Run a shell line on a larger machine'],
+    ['microvm run -it -- sh', 'Work in a shell of a fresh Linux'],
     ['tar c src | microvm run -i -- sh -c "tar x && ls src"', 'Send files in by standard input'],
     ['microvm run --mount .:/work --rootfs host -- ls /work', "Run this host's programs on this folder"],
     ['microvm run --json -- cat /proc/cpuinfo | jq .timings', 'Let a program read the result'],
@@ -87,6 +89,11 @@ export async function run(argv: readonly string[]): Promise<number> {
   const [file, ...args] = given.rest;
   if (file === undefined) {
     throw new UsageError('No command to run', 'microvm run -- COMMAND');
+  }
+
+  if (given.flag('tty') && given.flag('json')) throw new UsageError('--json and --tty do not go together');
+  if (given.flag('tty') && given.flag('interactive') && !process.stdin.isTTY) {
+    throw new UsageError('Standard input is no terminal, which -it needs', '-i');
   }
 
   const interruption = interruptible();
@@ -128,7 +135,6 @@ async function runOnce(
   interruption: Interruption,
   progress: Progress,
 ): Promise<number> {
-  const input = given.flag('interactive') ? await readAll(process.stdin, interruption.signal) : undefined;
   const vm = await MicroVM.create({
     ...request.machine,
     onPhase: progress.phase,
@@ -137,30 +143,73 @@ async function runOnce(
   interruption.again = () => void vm.kill();
   try {
     if (vm.accelerator === 'tcg' && request.machine.accelerator !== 'tcg') progress.note(vm.acceleratorReason);
-    progress.say(`running ${request.file}`);
-    const result = await vm.exec(request.file, request.args, {
-      ...request.exec,
-      input,
-      encoding: 'buffer',
-      reject: false,
-    });
-    progress.clear();
-    if (given.flag('json')) {
-      printJson({
-        ...asText(result),
-        accelerator: vm.accelerator,
-        acceleratorReason: vm.acceleratorReason,
-        timings: vm.timings,
-      });
-    } else {
-      process.stdout.write(result.stdout);
-      process.stderr.write(result.stderr);
-      if (result.timedOut) process.stderr.write(`microvm: the command ran longer than ${request.exec.timeout} ms\n`);
-    }
-    return result.timedOut ? TIMED_OUT : (result.exitCode ?? OWN_FAILURE);
+    return await (given.flag('json') ? runForJson : runOnStreams)(vm, given, request, interruption, progress);
   } finally {
     await vm.stop();
   }
+}
+
+async function runOnStreams(
+  vm: MicroVM,
+  given: ParsedArguments,
+  request: Request,
+  interruption: Interruption,
+  progress: Progress,
+): Promise<number> {
+  const onTerminal = given.flag('tty');
+  progress.clear();
+  const command = vm.exec(request.file, request.args, {
+    ...request.exec,
+    ...inputOf(given),
+    ...(onTerminal && { pty: terminalSize(), env: terminalEnvironment(request.machine) }),
+    buffer: false,
+    reject: false,
+  });
+  interruption.forward = (name) => void command.kill(name).catch(() => {});
+  const release = onTerminal && given.flag('interactive') ? takeOverTerminal(command) : () => {};
+  try {
+    const [result] = await Promise.all([command, copyOutputs(command)]);
+    if (result.timedOut) process.stderr.write(`microvm: the command ran longer than ${request.exec.timeout} ms\n`);
+    return result.timedOut ? TIMED_OUT : (result.exitCode ?? OWN_FAILURE);
+  } finally {
+    release();
+    interruption.forward = undefined;
+  }
+}
+
+async function runForJson(
+  vm: MicroVM,
+  given: ParsedArguments,
+  request: Request,
+  interruption: Interruption,
+  progress: Progress,
+): Promise<number> {
+  progress.say(`running ${request.file}`);
+  const command = vm.exec(request.file, request.args, {
+    ...request.exec,
+    ...inputOf(given),
+    encoding: 'buffer',
+    reject: false,
+  });
+  interruption.forward = (name) => void command.kill(name).catch(() => {});
+  const result = await command.finally(() => (interruption.forward = undefined));
+  progress.clear();
+  printJson({
+    ...asText(result),
+    accelerator: vm.accelerator,
+    acceleratorReason: vm.acceleratorReason,
+    timings: vm.timings,
+  });
+  return result.timedOut ? TIMED_OUT : (result.exitCode ?? OWN_FAILURE);
+}
+
+function inputOf(given: ParsedArguments): Pick<ExecOptions, 'stdin'> {
+  return { stdin: given.flag('interactive') ? 'inherit' : 'ignore' };
+}
+
+/** What a program on a terminal has to know of it, unless the caller says otherwise. */
+function terminalEnvironment({ env }: MicroVMOptions): Record<string, string> {
+  return { TERM: env?.['TERM'] ?? process.env['TERM'] ?? 'xterm' };
 }
 
 function asText(result: ExecResult<Buffer>): Record<string, unknown> {

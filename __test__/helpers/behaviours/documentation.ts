@@ -1,0 +1,39 @@
+// The examples of the documentation run as they are printed.
+
+import { execFile } from 'node:child_process';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import test from 'ava';
+
+import type { AcceleratorName } from '../guest.ts';
+import { temporaryFolder } from '../temporary-folder.ts';
+
+const PROJECT = new URL('../../../', import.meta.url);
+
+/** Declares a test for each page, with what its example prints. */
+export function documentationBehaviours(accelerator: AcceleratorName): void {
+  const pages = {
+    'exec.md': /x86_64.*\n 0\n1\n2\n3\napple\npear\n\n1000000\n30 100\r?\n\nSIGINT\ntrue\n$/,
+    'files.md':
+      /^buy milk\nbuy bread\n\n\/work notes true\n\/work\/notes today false\n19 100644 .*Z\nmilk\nENOENT open \/no\/such\/file\n$/,
+  };
+  for (const [page, prints] of Object.entries(pages)) {
+    test.serial(`the example of docs/${page} runs as printed`, async (t) => {
+      const text = await readFile(new URL(`docs/${page}`, PROJECT), 'utf8');
+      const [, example = ''] = /```ts\n(.*?)```/s.exec(text) ?? [];
+      const program = join(await temporaryFolder(t), 'example.ts');
+      const source = example
+        .replace("'@hybrid/microvm'", JSON.stringify(fileURLToPath(new URL('index.ts', PROJECT))))
+        // The accelerator that these tests are of, and their patience.
+        .replace('MicroVM.create()', `MicroVM.create({ accelerator: '${accelerator}', bootTimeout: 120_000 })`);
+      await writeFile(program, source);
+      const { stdout } = await promisify(execFile)(process.execPath, [
+        '--disable-warning=ExperimentalWarning',
+        program,
+      ]);
+      t.regex(stdout, prints);
+    });
+  }
+}

@@ -1,0 +1,179 @@
+// Files of a real guest, for every accelerator: the names and the errors are those of `node:fs/promises`.
+
+import { createHash } from 'node:crypto';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import test from 'ava';
+
+import { GuestFileError, MicroVM } from '../../../index.ts';
+import { type AcceleratorName, PATIENCE_MS, privateRuntimeFolder } from '../guest.ts';
+
+/** Declares the tests; one guest serves them all, one after another. */
+export function fileBehaviours(accelerator: AcceleratorName): void {
+  privateRuntimeFolder();
+  let vm: MicroVM;
+
+  test.before(async () => {
+    vm = await MicroVM.create({ accelerator, bootTimeout: PATIENCE_MS });
+  });
+  test.after.always(async () => {
+    await vm?.kill();
+  });
+
+  const bytes = Buffer.from(Array.from({ length: 300_000 }, (_, index) => (index * 31) % 256));
+
+  test.serial('a file is written, appended to and read back, text and bytes', async (t) => {
+    await vm.fs.writeFile('/tmp/text', 'grüße\n');
+    await vm.fs.appendFile('/tmp/text', 'more');
+    t.is(await vm.fs.readFile('/tmp/text', 'utf8'), 'grüße\nmore');
+    t.is((await vm.exec('cat', ['/tmp/text'])).stdout, 'grüße\nmore');
+    await vm.fs.writeFile('/tmp/bytes', bytes, { mode: 0o600 });
+    t.deepEqual(await vm.fs.readFile('/tmp/bytes'), bytes);
+    const { stdout } = await vm.exec('sha256sum', ['/tmp/bytes']);
+    t.is(stdout.split(' ')[0], createHash('sha256').update(bytes).digest('hex'));
+    await vm.fs.writeFile('/tmp/bytes', '');
+    t.is((await vm.fs.readFile('/tmp/bytes')).length, 0);
+    const name = "/tmp/ a&b=c?#%'ü\n";
+    await vm.fs.writeFile(name, 'odd');
+    t.is(await vm.fs.readFile(name, { encoding: 'utf8' }), 'odd');
+    t.regex(await vm.fs.readFile('/proc/version', 'utf8'), /^Linux version/);
+  });
+
+  test.serial('streams carry parts, any source is written, and a flag decides what was there', async (t) => {
+    await vm.fs.writeFile('/tmp/part', Readable.from([Buffer.from('0123'), Buffer.from('456789')]));
+    const read = async (start?: number, end?: number): Promise<string> =>
+      (await vm.fs.createReadStream('/tmp/part', { start, end }).toArray()).join('');
+    t.deepEqual(await Promise.all([read(2, 4), read(7), read(0, 0), read(20), read(8, 99)]), [
+      '234',
+      '789',
+      '0',
+      '',
+      '89',
+    ]);
+    await pipeline(Readable.from([Buffer.from('abc')]), vm.fs.createWriteStream('/tmp/part', { flag: 'r+', start: 3 }));
+    t.is(await read(), '012abc6789');
+    const taken = await t.throwsAsync(vm.fs.writeFile('/tmp/part', 'x', { flag: 'wx' }), {
+      instanceOf: GuestFileError,
+    });
+    t.is(taken?.code, 'EEXIST');
+    t.is(await read(), '012abc6789');
+  });
+
+  test.serial('a large file goes both ways, and a reader that leaves early ends nothing else', async (t) => {
+    const size = 8 * 1024 * 1024;
+    await vm.fs.writeFile('/tmp/large', Buffer.alloc(size, 'z'));
+    t.is((await vm.fs.stat('/tmp/large')).size, size);
+    for await (const piece of vm.fs.createReadStream('/tmp/large')) {
+      t.true((piece as Buffer).length > 0);
+      break;
+    }
+    let length = 0;
+    for await (const piece of vm.fs.createReadStream('/tmp/large')) length += (piece as Buffer).length;
+    t.is(length, size);
+    await vm.fs.rm('/tmp/large');
+  });
+
+  test.serial('folders are made, listed and removed', async (t) => {
+    t.is(await vm.fs.mkdir('/tmp/a/b/c', { recursive: true }), '/tmp/a');
+    t.is(await vm.fs.mkdir('/tmp/a/b/c', { recursive: true }), undefined);
+    await vm.fs.writeFile('/tmp/a/file', '');
+    await vm.fs.symlink('b/c', '/tmp/a/link');
+    t.deepEqual(await vm.fs.readdir('/tmp/a'), ['b', 'file', 'link']);
+    t.deepEqual(await vm.fs.readdir('/tmp/a', { recursive: true }), ['b', 'b/c', 'file', 'link']);
+    const entries = await vm.fs.readdir('/tmp/a', { withFileTypes: true, recursive: true });
+    t.deepEqual(
+      entries.map((entry) => [
+        entry.parentPath,
+        entry.name,
+        entry.isDirectory(),
+        entry.isFile(),
+        entry.isSymbolicLink(),
+      ]),
+      [
+        ['/tmp/a', 'b', true, false, false],
+        ['/tmp/a/b', 'c', true, false, false],
+        ['/tmp/a', 'file', false, true, false],
+        ['/tmp/a', 'link', false, false, true],
+      ],
+    );
+    await vm.fs.rename('/tmp/a', '/tmp/moved');
+    t.is(await vm.fs.readlink('/tmp/moved/link'), 'b/c');
+    await vm.fs.rm('/tmp/moved', { recursive: true });
+    await vm.fs.rm('/tmp/moved', { recursive: true, force: true });
+    await t.throwsAsync(vm.fs.stat('/tmp/moved'), { code: 'ENOENT' });
+  });
+
+  test.serial('status, permissions, owners and times are told and set', async (t) => {
+    await vm.fs.writeFile('/tmp/own', '12345', { mode: 0o640 });
+    await vm.fs.chown('/tmp/own', 1000, 1001);
+    await vm.fs.chmod('/tmp/own', 0o4751);
+    await vm.fs.utimes('/tmp/own', new Date('2001-02-03T04:05:06.789Z'), -1.5);
+    const stats = await vm.fs.stat('/tmp/own');
+    t.like(stats, { size: 5, uid: 1000, gid: 1001, mode: 0o104_751, nlink: 1, mtimeMs: -1500 });
+    t.is(stats.atime.toISOString(), '2001-02-03T04:05:06.789Z');
+    t.true(stats.isFile());
+    await vm.fs.symlink('/tmp/own', '/tmp/to-own');
+    t.true((await vm.fs.lstat('/tmp/to-own')).isSymbolicLink());
+    t.is((await vm.fs.stat('/tmp/to-own')).ino, stats.ino);
+    t.true((await vm.fs.stat('/dev/null')).isCharacterDevice());
+    await vm.exec('mkfifo', ['/tmp/fifo']);
+    t.true((await vm.fs.stat('/tmp/fifo')).isFIFO());
+  });
+
+  test.serial("errors have node:fs's codes and the guest's paths", async (t) => {
+    const fails = async (work: Promise<unknown>, fields: Partial<GuestFileError>): Promise<void> => {
+      const error = await t.throwsAsync(work, { instanceOf: GuestFileError });
+      t.like(error, fields);
+    };
+    await fails(vm.fs.readFile('/no/such'), { code: 'ENOENT', errno: -2, syscall: 'open', path: '/no/such' });
+    await fails(vm.fs.writeFile('/no/such', 'x'), { code: 'ENOENT', path: '/no/such' });
+    await fails(vm.fs.writeFile('/no/such', Buffer.alloc(5_000_000)), { code: 'ENOENT', path: '/no/such' });
+    await fails(vm.fs.readFile('/tmp'), { code: 'EISDIR' });
+    await fails(vm.fs.readdir('/etc/passwd'), { code: 'ENOTDIR', syscall: 'scandir' });
+    await fails(vm.fs.mkdir('/tmp'), { code: 'EEXIST' });
+    await fails(vm.fs.rm('/tmp'), { code: 'EISDIR' });
+    await fails(vm.fs.rename('/no/such', '/tmp/x'), { code: 'ENOENT', path: '/no/such', dest: '/tmp/x' });
+    await fails(vm.fs.writeFile('/init', 'x', { flag: 'r+' }), { code: 'ETXTBSY' });
+    await fails(vm.fs.writeFile('/proc/version', 'x'), { code: 'EIO' });
+    await fails(vm.fs.writeFile('/tmp/fifo', 'x'), { code: 'ENXIO' });
+    t.is((await vm.fs.readFile('/tmp/fifo')).length, 0, 'a FIFO without a writer is not waited for');
+    const error = await t.throwsAsync(vm.fs.stat('/no/such'), { instanceOf: GuestFileError });
+    t.is(error?.message, "ENOENT: No such file or directory, stat '/no/such'");
+  });
+
+  test.serial('what makes no sense is refused here, and an aborted transfer ends', async (t) => {
+    for (const work of [
+      () => vm.fs.readFile(''),
+      () => vm.fs.writeFile('/tmp/a\0b', 'x'),
+      () => vm.fs.chmod('/tmp/own', 0o10_000),
+      () => vm.fs.utimes('/tmp/own', Number.NaN, 0),
+      async () => vm.fs.createReadStream('/tmp/own', { start: -1 }),
+      async () => vm.fs.createWriteStream('/tmp/own', { start: 0.5 }),
+    ]) {
+      await t.throwsAsync(work(), { code: 'ERR_INVALID_OPTIONS' });
+    }
+    await t.throwsAsync(vm.fs.readFile('/dev/zero', { signal: AbortSignal.timeout(200) }), { name: 'AbortError' });
+    const endless = Readable.from(
+      (function* () {
+        for (;;) yield Buffer.alloc(1000);
+      })(),
+    );
+    const writing = vm.fs.writeFile('/dev/null', endless, { signal: AbortSignal.timeout(200) });
+    await t.throwsAsync(writing, { name: 'AbortError' });
+    t.is((await vm.exec('echo', ['fine'])).stdout, 'fine\n');
+  });
+
+  test.serial('many at once leave no descriptor with the agent', async (t) => {
+    const count = async (): Promise<string> => (await vm.exec('ls /proc/1/fd | wc -l', { shell: true })).stdout;
+    const before = await count();
+    await Promise.all(Array.from({ length: 50 }, (_, index) => vm.fs.writeFile(`/tmp/many-${index}`, `${index}`)));
+    const texts = await Promise.all(
+      Array.from({ length: 50 }, (_, index) => vm.fs.readFile(`/tmp/many-${index}`, 'utf8')),
+    );
+    t.deepEqual(
+      texts,
+      Array.from({ length: 50 }, (_, index) => `${index}`),
+    );
+    t.is(await count(), before);
+  });
+}

@@ -1,0 +1,252 @@
+// A command as a process, in a real guest: its streams, its signals, its terminal, its end, for every accelerator.
+
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { Readable } from 'node:stream';
+import test from 'ava';
+
+import { MicroVM, MicroVMError } from '../../../index.ts';
+import { type AcceleratorName, PATIENCE_MS, privateRuntimeFolder } from '../guest.ts';
+import { holdings } from '../leftovers.ts';
+
+/** Declares the tests; one guest serves them all, one after another. */
+export function processBehaviours(accelerator: AcceleratorName): void {
+  privateRuntimeFolder();
+  let vm: MicroVM;
+
+  test.before(async () => {
+    vm = await MicroVM.create({ accelerator, bootTimeout: PATIENCE_MS });
+  });
+  test.after.always(async () => {
+    await vm?.kill();
+  });
+
+  /** How many processes of the guest have this word in their command line; brackets keep the search from finding itself. */
+  const running = async (word: string): Promise<number> => {
+    const pattern = word.replace(/^./, '[$&]');
+    const { stdout } = await vm.exec(`ps | grep -c '${pattern}'`, { shell: true, reject: false });
+    return Number(stdout);
+  };
+
+  test.serial('it can be read while it runs, line by line, and written to', async (t) => {
+    const echo = vm.exec('while read word; do echo "got $word"; done', { shell: true });
+    const lines = echo[Symbol.asyncIterator]();
+    echo.stdin.write('one\n');
+    t.deepEqual(await lines.next(), { done: false, value: 'got one' });
+    echo.stdin.write('two\r\nthree\n');
+    t.deepEqual(await lines.next(), { done: false, value: 'got two' });
+    t.deepEqual(await lines.next(), { done: false, value: 'got three' });
+    echo.stdin.end('four\n');
+    t.deepEqual(await lines.next(), { done: false, value: 'got four' });
+    t.true((await lines.next()).done);
+    t.is((await echo).stdout, 'got one\ngot two\r\ngot three\ngot four\n');
+  });
+
+  test.serial('standard input may be text, bytes, a stream or anything that can be iterated', async (t) => {
+    const bytes = Buffer.from(Array.from({ length: 70_000 }, (_, index) => (index * 7) % 256));
+    const sum = createHash('sha256').update(bytes).digest('hex');
+    async function* pieces(): AsyncGenerator<Uint8Array> {
+      for (let start = 0; start < bytes.length; start += 9_999) yield bytes.subarray(start, start + 9_999);
+    }
+    for (const stdin of [bytes, Readable.from(pieces()), pieces(), new Blob([bytes]).stream(), [bytes, '']]) {
+      const { stdout } = await vm.exec('sha256sum', { stdin });
+      t.is(stdout.split(' ')[0], sum);
+    }
+    t.is((await vm.exec('cat', { stdin: 'text' })).stdout, 'text');
+    t.is((await vm.exec('cat', { stdin: [] })).stdout, '');
+  });
+
+  test.serial('standard input that fails ends the command, and one that nobody takes holds nothing up', async (t) => {
+    const broken = Readable.from(
+      (async function* () {
+        yield 'some';
+        throw new Error('The disk is on fire');
+      })(),
+    );
+    const error = await t.throwsAsync(Promise.resolve(vm.exec('cat', { stdin: broken })), {
+      instanceOf: MicroVMError,
+      code: 'ERR_EXEC_STDIN',
+    });
+    t.is((error?.cause as Error | undefined)?.message, 'The disk is on fire');
+    t.is((await vm.exec('echo', ['done'], { stdin: Buffer.alloc(4_000_000) })).stdout, 'done\n');
+  });
+
+  test.serial('several run at once, each with its own streams', async (t) => {
+    const first = vm.exec('read line; echo "$line"', { shell: true });
+    first.stdin.write('still ');
+    t.is((await vm.exec('echo', ['meanwhile'])).stdout, 'meanwhile\n');
+    first.stdin.end('there\n');
+    t.is((await first).stdout, 'still there\n');
+  });
+
+  test.serial('a signal reaches it and its children, and is told', async (t) => {
+    const sleeper = vm.exec('sh', ['-c', 'sleep 7777; echo not reached'], { reject: false });
+    t.true((await sleeper.pid) > 1);
+    t.true(await sleeper.kill('SIGINT'));
+    t.like(await sleeper, { signal: 'SIGINT', exitCode: 130, stdout: '', timedOut: false });
+    t.false(await sleeper.kill(), 'one that has ended takes no signal');
+    t.is(await running('sleep 7777'), 0);
+    const error = await t.throwsAsync(Promise.resolve(vm.exec('kill -KILL $$', { shell: true })), {
+      instanceOf: MicroVMError,
+    });
+    t.regex(error?.message ?? '', /ended by SIGKILL: kill -KILL/);
+    await t.throwsAsync(vm.exec('sleep', ['1']).kill('SIGNOT' as never), { code: 'ERR_INVALID_OPTIONS' });
+  });
+
+  test.serial('an error shows the command and the last lines that it said', async (t) => {
+    const error = await t.throwsAsync(
+      Promise.resolve(vm.exec('for i in 1 2 3; do echo "line $i" >&2; done; exit 4', { shell: true })),
+      { instanceOf: MicroVMError, code: 'ERR_EXEC_FAILED' },
+    );
+    t.regex(error?.message ?? '', /exit code 4: for i in .*\nline 1\nline 2\nline 3$/s);
+  });
+
+  test.serial('a timeout ends all that it started, those that do not listen to SIGTERM too', async (t) => {
+    const line = `trap '' TERM; (trap '' TERM; setsid sleep 6666) & sleep 6666`;
+    const result = await vm.exec(line, { shell: true, timeout: 400, killGrace: 200, reject: false });
+    t.like(result, { timedOut: true, exitCode: undefined, signal: 'SIGKILL' });
+    t.is(await running('sleep 6666'), 0);
+  });
+
+  test.serial('leaving its lines early ends it', async (t) => {
+    for await (const line of vm.exec('echo first; exec sleep 5555', { shell: true })) {
+      t.is(line, 'first');
+      break;
+    }
+    t.is(await running('sleep 5555'), 0);
+  });
+
+  test.serial('a daemon lives on, and a detached command survives its abort', async (t) => {
+    await vm.exec('setsid sleep 4444 > /dev/null 2>&1 &', { shell: true });
+    t.is(await running('sleep 4444'), 1);
+    const abort = new AbortController();
+    const detached = vm.exec('sleep', ['3333'], { detached: true, signal: abort.signal });
+    await detached.pid;
+    abort.abort();
+    await t.throwsAsync(Promise.resolve(detached), { code: 'ERR_EXEC_ABORTED' });
+    t.is(await running('sleep 3333'), 1);
+    await vm.exec('kill $(pidof sleep)', { shell: true });
+  });
+
+  test.serial('one that closes its output early is still waited for', async (t) => {
+    const result = await vm.exec('echo out; exec >&- 2>&-; sleep 0.3; exit 5', { shell: true, reject: false });
+    t.like(result, { stdout: 'out\n', exitCode: 5 });
+    t.true(result.durationMs >= 300);
+  });
+
+  test.serial('output of any size comes whole and in order, and a slow reader holds it up', async (t) => {
+    const bytes = 24 * 1024 * 1024;
+    const process = vm.exec(`dd if=/dev/zero bs=65536 count=${bytes / 65_536} 2>/dev/null; echo end >&2`, {
+      shell: true,
+      buffer: false,
+    });
+    const { stdout } = process;
+    await once(stdout, 'readable');
+    const before = globalThis.process.memoryUsage().arrayBuffers;
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    t.true(globalThis.process.memoryUsage().arrayBuffers - before < 4 * 1024 * 1024);
+    let length = 0;
+    for await (const piece of stdout) length += (piece as Buffer).length;
+    t.is(length, bytes);
+    t.like(await process, { exitCode: 0, stdout: '' });
+    t.is((await vm.exec('true')).stdout, '');
+  });
+
+  test.serial('it runs as another user, who has a home and groups', async (t) => {
+    const { stdout } = await vm.exec('id -u; id -g; echo $HOME; id -un', { shell: true, user: 'nobody' });
+    t.regex(stdout, /^65534\n65534\n\/\w*\S*\nnobody\n$/);
+    t.is((await vm.exec('id -u; id -g', { shell: true, user: 4242, group: 17 })).stdout, '4242\n17\n');
+    const reopened = vm.exec('cat /dev/stdin > /dev/stdout', { shell: true, user: 'nobody', input: 'own streams' });
+    t.is((await reopened).stdout, 'own streams');
+    const onTerminal = vm.exec('echo yes > $(tty)', { shell: true, user: 'nobody', pty: { cols: 80, rows: 24 } });
+    t.is((await onTerminal).stdout, 'yes\r\n');
+    await t.throwsAsync(Promise.resolve(vm.exec('id', { user: 'no-such-user' })), {
+      code: 'ERR_EXEC_START',
+      message: /no user no-such-user/,
+    });
+  });
+
+  test.serial('nothing of the host is in its environment', async (t) => {
+    process.env['HOST_SECRET'] = 'hidden';
+    const { stdout } = await vm.exec('env', { env: { OWN: 'yes' } });
+    t.deepEqual(stdout.trim().split('\n').toSorted(), [
+      'HOME=/root',
+      'OWN=yes',
+      'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+    ]);
+  });
+
+  test.serial('a terminal has its size, tells of a new one, and Ctrl-C interrupts', async (t) => {
+    const shell = vm.exec('sh', ['-c', 'trap "stty size" WINCH; stty size; while :; do sleep 0.1; done'], {
+      pty: { cols: 81, rows: 25 },
+      stdin: 'pipe',
+      reject: false,
+    });
+    const lines = shell[Symbol.asyncIterator]();
+    t.is((await lines.next()).value, '25 81');
+    t.true(await shell.resize({ cols: 100, rows: 40 }));
+    t.is((await lines.next()).value, '40 100');
+    shell.stdin.write('\u0003');
+    while (!(await lines.next()).done);
+    t.like(await shell, { signal: 'SIGINT', stderr: '' });
+  });
+
+  test.serial('a shell on a terminal has job control, and Ctrl-D ends it', async (t) => {
+    const shell = vm.exec('sh', ['-i'], { pty: { cols: 80, rows: 24 }, reject: false });
+    shell.stdin.write('sh -c "echo begun; exec sleep 2222"\n');
+    let seen = '';
+    const says = async (pattern: RegExp): Promise<void> => {
+      for await (const piece of shell.stdout.iterator({ destroyOnReturn: false })) {
+        seen += String(piece);
+        if (pattern.test(seen)) return;
+      }
+      t.fail(`The shell ended before it said ${pattern}: ${seen}`);
+    };
+    await says(/\nbegun\r\n/);
+    shell.stdin.write('\u001a');
+    await says(/Stopped|\[1\]/);
+    shell.stdin.write('kill -KILL %1; wait; echo $((6 * 7))\n');
+    await says(/42\r\n/);
+    shell.stdin.write('\u0004');
+    t.is((await shell).signal, undefined);
+    t.regex((await vm.exec('tty', { pty: { cols: 80, rows: 24 } })).stdout, /^\/dev\/pts\/\d+\r\n$/);
+    t.is((await vm.exec('cat', { pty: { cols: 80, rows: 24 }, input: 'to the end' })).exitCode, 0);
+  });
+
+  test.serial('100 in a row and 100 at once leave no descriptor, process or zombie in the guest or here', async (t) => {
+    const inGuest = async (): Promise<string> => {
+      const line = `ls /proc/1/fd | wc -l; grep -h '^State:.*zombie' /proc/[0-9]*/status | wc -l; ls -d /sys/fs/cgroup/microvm-api/*/ | wc -l; ls -d /proc/[0-9]* | wc -l`;
+      return (await vm.exec(line, { shell: true, reject: false })).stdout;
+    };
+    // What is made once and kept, such as the guest's kernel threads, is there after a first round.
+    await Promise.all(Array.from({ length: 20 }, () => vm.exec('true')));
+    const here = await holdings();
+    const there = await inGuest();
+    for (let index = 0; index < 100; index += 1) t.is((await vm.exec('echo', [String(index)])).stdout, `${index}\n`);
+    const results = await Promise.all(Array.from({ length: 100 }, (_, index) => vm.exec('echo', [String(index)])));
+    t.deepEqual(
+      results.map(({ stdout }) => stdout),
+      Array.from({ length: 100 }, (_, index) => `${index}\n`),
+    );
+    t.deepEqual(await holdings(), here);
+    const [descriptors, zombies, groups] = (await inGuest()).split('\n');
+    const [oldDescriptors, , oldGroups] = there.split('\n');
+    t.deepEqual([descriptors, zombies, groups], [oldDescriptors, '0', oldGroups]);
+  });
+
+  test.serial('only the host reaches the agent: the guest itself is turned away', async (t) => {
+    // Without the loopback transport there is no way at all; with it the agent hangs up.
+    const { stdout } = await vm.exec('ls /sys/module | grep -c vsock_loopback', { shell: true, reject: false });
+    t.is(stdout, '0\n');
+  });
+
+  test.serial('a machine that is stopped ends what runs with its reason', async (t) => {
+    const sleeping = t.throwsAsync(Promise.resolve(vm.exec('sleep', ['1111'])), { code: 'ERR_MACHINE_EXITED' });
+    const streaming = vm.exec('sleep', ['1111']).stdout;
+    await vm.exec('true');
+    t.deepEqual(await vm.stop(), { reason: 'power-off' });
+    await sleeping;
+    await t.throwsAsync(streaming.toArray(), { code: 'ERR_MACHINE_EXITED' });
+    await t.throwsAsync(Promise.resolve(vm.exec('true')), { code: 'ERR_MACHINE_EXITED' });
+  });
+}

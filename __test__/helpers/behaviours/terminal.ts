@@ -1,0 +1,79 @@
+// `microvm run -it` in a real terminal: tmux plays the terminal and the person before it.
+
+import { execFile, execFileSync } from 'node:child_process';
+import { createReadStream } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import test from 'ava';
+
+import type { AcceleratorName } from '../guest.ts';
+import { temporaryFolder } from '../temporary-folder.ts';
+
+const MAIN = fileURLToPath(new URL('../../../src/cli/main.ts', import.meta.url));
+const run = promisify(execFile);
+
+/** Declares the test. */
+export function terminalBehaviours(accelerator: AcceleratorName): void {
+  const title = 'run -it behaves in a terminal: size, resize, Ctrl-C, a full-screen program, Ctrl-D';
+  if (!has('tmux')) {
+    test.serial.skip(`${title} (tmux is not installed here)`, () => {});
+    return;
+  }
+  test.serial(title, async (t) => {
+    t.timeout(150_000);
+    const folder = await temporaryFolder(t);
+    const tmux = (...words: string[]): Promise<unknown> =>
+      run('tmux', ['-S', join(folder, 'tmux'), '-f', '/dev/null', ...words]);
+    const typed = (...keys: string[]): Promise<unknown> => tmux('send-keys', '-t', 'main', ...keys);
+    t.teardown(() => tmux('kill-server').catch(() => {}));
+    await tmux('new-session', '-d', '-s', 'main', '-x', '91', '-y', '31', 'sh');
+    const fifo = join(folder, 'screen');
+    await run('mkfifo', [fifo]);
+    const screen = createReadStream(fifo, 'utf8');
+    await tmux('pipe-pane', '-t', 'main', `exec cat > '${fifo}'`);
+    let seen = '';
+    const says = async (pattern: RegExp): Promise<void> => {
+      for await (const text of screen.iterator({ destroyOnReturn: false })) {
+        seen += String(text);
+        if (!pattern.test(seen)) continue;
+        t.regex(seen, pattern);
+        seen = '';
+        return;
+      }
+      t.fail(`The terminal ended before it showed ${pattern}: ${seen}`);
+    };
+    await typed(
+      `'${process.execPath}' '${MAIN}' run --accelerator ${accelerator} -it -- sh; echo "ended with $?"`,
+      'Enter',
+    );
+    await says(/\/ # /);
+    await typed('stty size; tty; echo "$TERM"', 'Enter');
+    await says(/31 91\s+\/dev\/pts\/\d+\s+(screen|tmux)/);
+    const waiting = `trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.1; done`;
+    await typed(`sh -c "${waiting}"`, 'Enter');
+    await says(/\nready/);
+    await tmux('resize-window', '-t', 'main', '-x', '104', '-y', '37');
+    await says(/37 104/);
+    await typed('echo begun; sleep 1000', 'Enter');
+    await says(/\nbegun/);
+    await typed('C-c');
+    await typed('echo "code $?"', 'Enter');
+    await says(/code 130/);
+    await typed('echo hello > /tmp/file; vi /tmp/file', 'Enter');
+    await says(/~/);
+    await typed(':s/hello/good day/', 'Enter', ':wq', 'Enter');
+    await typed('cat /tmp/file; (exit 3)', 'Enter', 'C-d');
+    await says(/\ngood day[\s\S]*ended with 3/);
+    screen.destroy();
+  });
+}
+
+function has(program: string): boolean {
+  try {
+    execFileSync(program, ['-V'], { stdio: 'ignore' });
+    return true;
+  } catch {
+    return false;
+  }
+}

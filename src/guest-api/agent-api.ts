@@ -1,0 +1,242 @@
+// The connection to the guest's agent API: HTTP/2 with prior knowledge over a stream to guest port 1025. One connection carries
+// all requests; it is made when the first one comes and again after it broke. The guest is not trusted: whatever it answers, or
+// does not, a request comes to its end, as an error with a code.
+
+import { once } from 'node:events';
+import {
+  type ClientHttp2Session,
+  type ClientHttp2Stream,
+  connect,
+  constants,
+  type IncomingHttpHeaders,
+  type OutgoingHttpHeaders,
+} from 'node:http2';
+import type { Duplex } from 'node:stream';
+import { MicroVMError } from '../errors.ts';
+import type { Transport } from '../vsock/transport.ts';
+
+/** The guest port on which the agent serves its API. */
+export const API_PORT = 1025;
+
+/** Bytes that the guest may send ahead of a reader, for each request: what one request can cost here. */
+const STREAM_WINDOW = 256 * 1024;
+/** Node takes the bytes of all requests off the connection as they come: this only lets many of them be under way. */
+const CONNECTION_WINDOW = 8 * 1024 * 1024;
+const FRAME_BYTES = 64 * 1024;
+/** Node refuses new requests of a session that holds more than so many megabytes. */
+const SESSION_MEMORY_MB = 4096;
+/** A refusal is a short text. */
+const MAX_REFUSAL_BYTES = 64 * 1024;
+
+export interface AgentApiOptions {
+  /** Milliseconds the agent may take to begin an answer. @default 60000 */
+  readonly answerTimeoutMs?: number;
+  /** Milliseconds to wait for the connection. @default 30000 */
+  readonly connectTimeoutMs?: number;
+}
+
+/** An answer that has begun: its body is the stream's. */
+export interface Answer {
+  readonly stream: ClientHttp2Stream;
+  readonly headers: IncomingHttpHeaders;
+}
+
+/** Why the agent did not do what it was asked for, in its own words. */
+export class AgentRefusal extends Error {
+  /** A code of the API, or the name of an errno. */
+  readonly code: string;
+
+  constructor(code: string, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+export class AgentApi {
+  readonly #transport: Pick<Transport, 'dial'>;
+  readonly #answerTimeoutMs: number;
+  readonly #connectTimeoutMs: number;
+  #session: Promise<ClientHttp2Session> | undefined;
+  #closedBy: MicroVMError | undefined;
+  readonly #dialing = new AbortController();
+
+  constructor(transport: Pick<Transport, 'dial'>, options: AgentApiOptions = {}) {
+    this.#transport = transport;
+    this.#answerTimeoutMs = options.answerTimeoutMs ?? 60_000;
+    this.#connectTimeoutMs = options.connectTimeoutMs ?? 30_000;
+  }
+
+  /**
+   * Opens a request. Nothing is sent of its body; `answerTo` waits for the answer.
+   *
+   * @throws {MicroVMError} `ERR_VSOCK_REFUSED` where the guest has no such API, or why the connection cannot be had
+   */
+  async open(method: string, path: string): Promise<ClientHttp2Stream> {
+    const session = await this.#connected();
+    if (this.#closedBy) throw this.#closedBy;
+    const headers: OutgoingHttpHeaders = { ':method': method, ':path': path };
+    let stream: ClientHttp2Stream;
+    try {
+      stream = session.request(headers, { endStream: false });
+    } catch (cause) {
+      throw lost(cause);
+    }
+    // Whoever uses the stream hears of its end by `close`; without any listener an error would end this process.
+    stream.on('error', () => {});
+    return stream;
+  }
+
+  /**
+   * Waits for the head of an answer, so many milliseconds; `Infinity` for one that comes behind a body of any length. A
+   * refusal is thrown.
+   *
+   * @throws {AgentRefusal | MicroVMError}
+   */
+  async answerTo(stream: ClientHttp2Stream, ms: number = this.#answerTimeoutMs): Promise<Answer> {
+    const hasLimit = Number.isFinite(ms);
+    const timer =
+      hasLimit &&
+      setTimeout(() => {
+        destroy(stream, new MicroVMError('ERR_AGENT_TIMEOUT', `The agent did not answer within ${ms} ms`));
+      }, this.#answerTimeoutMs);
+    try {
+      const headers = await head(stream);
+      const status = Number(headers[':status']);
+      if (status === 200 || status === 204) return { stream, headers };
+      throw await refusal(stream, status);
+    } catch (error) {
+      throw this.explain(error, stream);
+    } finally {
+      if (timer) clearTimeout(timer);
+    }
+  }
+
+  /** A request without a body, for its effect. */
+  async post(path: string): Promise<void> {
+    const stream = await this.open('POST', path);
+    stream.end();
+    await this.answerTo(stream);
+    stream.resume();
+  }
+
+  /** Why a request ended early, as an error with a code. */
+  explain(error: unknown, stream: ClientHttp2Stream): unknown {
+    if (this.#closedBy) return this.#closedBy;
+    if (error instanceof MicroVMError || error instanceof AgentRefusal) return error;
+    const errored: unknown = stream.errored;
+    if (errored instanceof MicroVMError) return errored;
+    return lost(error ?? errored);
+  }
+
+  /** Ends the connection, and with it all that the agent does for it. Requests that run or come later reject with `reason`. */
+  close(reason: MicroVMError = new MicroVMError('ERR_AGENT_LOST', 'The connection to the agent was closed')): void {
+    this.#closedBy ??= reason;
+    this.#dialing.abort(reason);
+    void this.#session?.then(
+      (session) => session.destroy(),
+      () => {},
+    );
+  }
+
+  #connected(): Promise<ClientHttp2Session> {
+    if (this.#closedBy) return Promise.reject(this.#closedBy);
+    if (this.#session) return this.#session;
+    const opening = this.#connect();
+    this.#session = opening;
+    const forget = (): void => {
+      if (this.#session === opening) this.#session = undefined;
+    };
+    opening.then((session) => {
+      session.once('close', forget).once('goaway', forget);
+      if (session.closed || session.destroyed) forget();
+    }, forget);
+    return opening;
+  }
+
+  async #connect(): Promise<ClientHttp2Session> {
+    const timeoutMs = this.#connectTimeoutMs;
+    let socket: Duplex;
+    try {
+      socket = await this.#transport.dial(API_PORT, { timeoutMs, signal: this.#dialing.signal });
+    } catch (error) {
+      throw this.#closedBy ?? error;
+    }
+    // The session listens only while it lives.
+    socket.on('error', () => {});
+    const session = connect('http://microvm', {
+      createConnection: () => socket,
+      // What callers write ahead of slow commands counts, for all requests together.
+      maxSessionMemory: SESSION_MEMORY_MB,
+      settings: { enablePush: false, initialWindowSize: STREAM_WINDOW, maxFrameSize: FRAME_BYTES },
+    });
+    // Each request tells of it; nobody else has to.
+    session.on('error', () => {});
+    // A connection that breaks ends the session; Node alone would wait for it to be used once more.
+    // One that the guest has half closed is of no use either.
+    const end = (): void => session.destroy();
+    socket.once('end', end).once('close', end).resume();
+    try {
+      await once(session, 'connect');
+    } catch (cause) {
+      throw this.#closedBy ?? lost(cause);
+    }
+    session.setLocalWindowSize(CONNECTION_WINDOW);
+    return session;
+  }
+}
+
+/** Ends a stream early: the agent ends what belongs to it. */
+export function destroy(stream: ClientHttp2Stream, error?: Error): void {
+  stream.close(constants.NGHTTP2_CANCEL);
+  stream.destroy(error);
+}
+
+/** All of a short body. */
+export async function readText(stream: ClientHttp2Stream, maxBytes: number): Promise<string> {
+  const pieces: Buffer[] = [];
+  let bytes = 0;
+  for await (const piece of stream as AsyncIterable<Buffer>) {
+    bytes += piece.length;
+    if (bytes > maxBytes) {
+      throw new MicroVMError('ERR_AGENT_PROTOCOL', `The agent sent more than ${maxBytes} bytes where it should not`);
+    }
+    pieces.push(piece);
+  }
+  return Buffer.concat(pieces).toString();
+}
+
+function head(stream: ClientHttp2Stream): Promise<IncomingHttpHeaders> {
+  return new Promise((resolve, reject) => {
+    const onResponse = (headers: IncomingHttpHeaders): void => {
+      stream.off('close', onClose);
+      resolve(headers);
+    };
+    const onClose = (): void => {
+      stream.off('response', onResponse);
+      reject(stream.errored ?? new Error('The stream ended without an answer'));
+    };
+    if (stream.closed || stream.destroyed) return onClose();
+    stream.once('response', onResponse).once('close', onClose);
+  });
+}
+
+async function refusal(stream: ClientHttp2Stream, status: unknown): Promise<Error> {
+  const text = await readText(stream, MAX_REFUSAL_BYTES);
+  const { code, message } = parsed(text);
+  if (typeof code !== 'string' || typeof message !== 'string') {
+    return new MicroVMError('ERR_AGENT_PROTOCOL', `The agent answered with status ${String(status)} and no reason`);
+  }
+  return new AgentRefusal(code, message);
+}
+
+function parsed(text: string): { readonly code?: unknown; readonly message?: unknown } {
+  try {
+    return (JSON.parse(text) as object | null) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+function lost(cause: unknown): MicroVMError {
+  return new MicroVMError('ERR_AGENT_LOST', 'The connection to the agent broke', { cause });
+}
