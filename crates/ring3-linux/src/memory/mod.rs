@@ -290,7 +290,11 @@ impl ProgramMemory {
                 }
             }
         }
-        self.space.unmap(start, end - start)?;
+        // The range itself may reach beyond what can be mapped.
+        let last = self.extents.range(start..end).next_back();
+        if let (Some(first), Some((_, last))) = (starts.first(), last) {
+            self.space.unmap(*first, last.end - first)?;
+        }
         for start in starts {
             if let Some(extent) = self.extents.remove(&start)
                 && !extent.shared

@@ -127,6 +127,25 @@ pub fn mappings_of_all_sizes_and_places_harm_nobody() {
     assert_unharmed(&mut sandbox);
 }
 
+pub fn program_that_takes_all_its_memory_away_gets_a_signal() {
+    let mut sandbox = sandbox();
+    for (address, length) in [
+        (0, (1u64 << 47) - 8192),
+        (4096, (1 << 47) - 12288),
+        (0x40_0000, 4096),
+    ] {
+        // mov rdi, address; mov rsi, length; mov eax, 11; syscall
+        let mut code = vec![0x48, 0xbf];
+        code.extend(u64::to_le_bytes(address));
+        code.extend([0x48, 0xbe]);
+        code.extend(length.to_le_bytes());
+        code.extend([0xb8, 11, 0, 0, 0, 0x0f, 0x05]);
+        let outcome = run_code(&mut sandbox, &code);
+        assert_eq!(outcome.exit, ExitStatus::Signaled(11), "{outcome:?}");
+    }
+    assert_unharmed(&mut sandbox);
+}
+
 /// A number that system calls are asked to take: small, at an edge, an address, or anything.
 fn argument() -> impl Strategy<Value = u64> {
     prop_oneof![

@@ -65,6 +65,7 @@ fn main() {
             privileged_instructions_and_vectors_are_signals,
             addresses_at_the_edges_are_faults,
             mappings_of_all_sizes_and_places_harm_nobody,
+            program_that_takes_all_its_memory_away_gets_a_signal,
             system_calls_with_any_arguments_harm_nobody,
             any_signal_frame_harms_nobody,
             paths_do_not_lead_out_of_the_root,
