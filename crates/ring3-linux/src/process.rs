@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use microvm_ring3::{Context, Exit, Fault, Registers, Restore, SwitchOptions};
 use rustix::event::PollFd;
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::calls::path_argument;
 use crate::descriptors::Descriptors;
 use crate::error::Error;
-use crate::files::Tree;
+use crate::files::{Base, Tree};
 use crate::interrupt::{Alarms, Bell};
 use crate::memory::{Failure, ProgramMemory, Touch};
 use crate::names::system_call_name;
@@ -21,6 +20,7 @@ use crate::policy::{CallSet, Decision, Observed, Observer, Policy, SystemCall};
 use crate::signals::{Cause, SIGSEGV, Signals};
 use crate::streams::Streams;
 use crate::trace;
+use crate::watch::Deadlines;
 
 /// Bytes that are copied through this process at a time.
 const BUFFER: usize = 64 << 10;
@@ -58,44 +58,6 @@ impl From<Errno> for Stop {
 /// What a system call comes to.
 pub type Answer = Result<u64, Stop>;
 
-/// When a run is to end.
-#[derive(Clone, Copy, Debug)]
-pub struct Deadlines {
-    pub start: Instant,
-    pub wall: Option<Instant>,
-    pub cpu: Option<Duration>,
-    /// Processor time of the thread when the run began.
-    pub cpu_start: Duration,
-}
-
-impl Deadlines {
-    /// Processor time that the run has taken.
-    pub fn cpu_used(&self) -> Duration {
-        thread_time().saturating_sub(self.cpu_start)
-    }
-
-    /// When to look next.
-    fn next(&self) -> Option<Instant> {
-        let cpu = self.cpu.map(|cpu| {
-            let left = cpu.saturating_sub(self.cpu_used());
-            Instant::now() + left.max(Duration::from_millis(1))
-        });
-        match (self.wall, cpu) {
-            (Some(wall), Some(cpu)) => Some(wall.min(cpu)),
-            (wall, cpu) => wall.or(cpu),
-        }
-    }
-}
-
-/// Processor time of this thread.
-pub fn thread_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(
-        u64::try_from(time.tv_sec).unwrap_or(0),
-        u32::try_from(time.tv_nsec).unwrap_or(0),
-    )
-}
-
 /// A running program.
 pub struct Process<'run> {
     pub memory: &'run mut ProgramMemory,
@@ -110,8 +72,8 @@ pub struct Process<'run> {
     pub alarms: &'run Alarms,
     pub policy: Option<&'run mut dyn Policy>,
     pub observer: Option<&'run mut dyn Observer>,
-    /// Path without links of the folder that it is in.
-    pub cwd: Vec<u8>,
+    /// The folder that it is in.
+    pub cwd: Base,
     pub umask: u32,
     pub calls: u64,
     pub unsupported: BTreeMap<u64, u64>,
@@ -138,7 +100,7 @@ pub struct Parts<'run> {
     pub alarms: &'run Alarms,
     pub policy: Option<&'run mut dyn Policy>,
     pub observer: Option<&'run mut dyn Observer>,
-    pub cwd: Vec<u8>,
+    pub cwd: Base,
     pub buffer: Box<[u8]>,
 }
 
@@ -266,21 +228,10 @@ impl<'run> Process<'run> {
         if self.bell.take() {
             return Err(Ending::Interrupted);
         }
-        if self
-            .deadlines
-            .wall
-            .is_some_and(|wall| Instant::now() >= wall)
-        {
-            return Err(Ending::Limit(Limit::WallTime));
+        match self.deadlines.over() {
+            Some(limit) => Err(Ending::Limit(limit)),
+            None => Ok(()),
         }
-        if self
-            .deadlines
-            .cpu
-            .is_some_and(|cpu| self.deadlines.cpu_used() >= cpu)
-        {
-            return Err(Ending::Limit(Limit::CpuTime));
-        }
-        Ok(())
     }
 
     /// Waits until one of these is ready or the time is over; the run may end meanwhile.
@@ -299,14 +250,13 @@ impl<'run> Process<'run> {
                 (until, wall) => until.or(wall),
             };
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-            let rang = bell.wait(fds, left);
+            bell.wait(fds, left);
             let ready = fds.iter().any(|fd| !fd.revents().is_empty());
             self.look().map_err(Stop::End)?;
             let over = until.is_some_and(|until| Instant::now() >= until);
             if ready || over {
                 return Ok(());
             }
-            let _ = rang;
         }
     }
 
@@ -329,6 +279,11 @@ impl<'run> Process<'run> {
         };
         let result = match answer {
             Ok(value) => Ok(Some(value.cast_signed())),
+            // Work that took long was broken off, for this.
+            Err(Stop::Error(Errno::INTR)) => {
+                let errno = -i64::from(Errno::INTR.raw_os_error());
+                self.look().map(|()| Some(errno))
+            }
             Err(Stop::Error(errno)) => Ok(Some(-i64::from(errno.raw_os_error()))),
             Err(Stop::Unsupported) => {
                 // Numbers are the program's choice; those without a name count as one.

@@ -15,7 +15,7 @@ use crate::budget::Budget;
 use crate::calls::fill_randomly;
 use crate::descriptors::{self, Descriptors};
 use crate::error::Error;
-use crate::files::Tree;
+use crate::files::{Base, Tree};
 use crate::frames::Pool;
 use crate::image::{Image, Images, LoadError};
 use crate::interrupt::{Alarms, Bell, Interrupter};
@@ -23,10 +23,11 @@ use crate::memory::{Failure, ProgramMemory};
 use crate::names::system_call_name;
 use crate::options::{Executable, Limits, Program, Run, SandboxOptions};
 use crate::outcome::{ExitStatus, Limit, Outcome};
-use crate::process::{Deadlines, Ending, Parts, Process, new_buffer, thread_time};
+use crate::process::{Ending, Parts, Process, new_buffer};
 use crate::signals::SIGKILL;
 use crate::stack::{self, Given};
 use crate::streams::Streams;
+use crate::watch::{Deadlines, Watch, thread_time};
 
 /// Bounds of the limits.
 const MEMORY: (u64, u64) = (1 << 20, 1 << 40);
@@ -108,8 +109,8 @@ impl Sandbox {
     pub fn on(machine: &Arc<Machine>, options: SandboxOptions) -> Result<Self, Error> {
         check(&options.limits)?;
         let budget = Budget::new(options.limits.memory);
-        let mut tree =
-            Tree::new(options.root.as_deref(), &budget).map_err(|source| Error::Root {
+        let mut tree = Tree::new(options.root.as_deref(), &budget, options.limits.open_files)
+            .map_err(|source| Error::Root {
                 path: options.root.clone().unwrap_or_default(),
                 source,
             })?;
@@ -196,6 +197,8 @@ impl Sandbox {
         };
         let context = self.machine.platform.new_context();
         self.bell.begin(context.interrupter());
+        let cwd = self.tree.base_at(&self.cwd);
+        self.tree.set_watch(Some(Watch::new(&self.bell, deadlines)));
         let mut process = Process::new(Parts {
             memory,
             tree: &mut self.tree,
@@ -218,7 +221,7 @@ impl Sandbox {
                 Some(observer) => Some(observer),
                 None => None,
             },
-            cwd: self.cwd.clone(),
+            cwd,
             buffer: self.buffer.take().unwrap_or_else(new_buffer),
         });
         let result = process.run();
@@ -227,6 +230,7 @@ impl Sandbox {
         drop(process);
         self.buffer = Some(buffer);
         self.bell.end();
+        self.tree.set_watch(None);
         if outcome.is_err() {
             // Nothing is known of what the failure has left.
             self.loaded = None;
@@ -360,7 +364,7 @@ fn check(limits: &Limits) -> Result<(), Error> {
 }
 
 fn enter(tree: &mut Tree, cwd: &CString) -> Result<Vec<u8>, Errno> {
-    let found = tree.find(b"", cwd.as_bytes(), true)?;
+    let found = tree.find(&Base::default(), cwd.as_bytes(), true)?;
     if !tree.status(&found)?.is_folder() {
         return Err(Errno::NOTDIR);
     }

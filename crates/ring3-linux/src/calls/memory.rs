@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::descriptors::O_ACCMODE;
 use crate::descriptors::Object;
-use crate::files::{Body, Node};
+use crate::files::{Body, LowerFile, Node};
 use crate::frames::lock;
 use crate::memory::{Backing, Kind, Map, Remap};
 use crate::process::{Answer, Process};
@@ -37,20 +37,17 @@ fn protection(bits: u64) -> Result<Protection, Errno> {
 /// A file of the root folder that is mapped: pages are copied, so that nothing happens to this
 /// process when somebody makes the file shorter.
 #[derive(Debug)]
-struct Lower(Arc<std::fs::File>);
+struct Lower(Arc<LowerFile>);
 
 impl Backing for Lower {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
-        use std::os::unix::fs::FileExt;
         let mut done = 0;
         while let Some(rest) = buffer.get_mut(done..)
             && !rest.is_empty()
         {
-            match self.0.read_at(rest, offset.saturating_add(done as u64)) {
-                Ok(0) => break,
-                Ok(read) => done += read,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+            match self.0.read_some(rest, offset.saturating_add(done as u64))? {
+                0 => break,
+                read => done += read,
             }
         }
         Ok(done)

@@ -24,6 +24,12 @@ const PARENT: u64 = 1;
 /// `AT_FDCWD`
 const CWD: u64 = (-100i64).cast_unsigned();
 
+/// An argument that is an `int`: programs leave garbage above.
+fn int(value: u64) -> u32 {
+    let [a, b, c, d, ..] = value.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}
+
 /// The argument of a call that is a path.
 pub fn path_argument(number: u64) -> Option<usize> {
     Some(match number {

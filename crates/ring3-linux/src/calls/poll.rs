@@ -146,7 +146,7 @@ impl Process<'_> {
                 Ok(_) => POLLOUT,
             },
             Object::Lower(_) | Object::Upper(_) | Object::Folder(_) => POLLIN | POLLOUT,
-            Object::Path => POLLNVAL,
+            Object::Path(_) => POLLNVAL,
         };
         found & (asked.events | POLLERR | POLLHUP | POLLNVAL)
     }

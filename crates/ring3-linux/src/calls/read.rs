@@ -1,7 +1,5 @@
 //! What reading does, by what is read.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use microvm_ring3::Access;
@@ -10,7 +8,7 @@ use rustix::io::Errno;
 use super::descriptors::{O_ACCMODE, O_NONBLOCK, O_WRONLY};
 use super::read_write::{At, fill_randomly};
 use crate::descriptors::{Description, Object, Shared};
-use crate::files::{Body, Device, Node};
+use crate::files::{Body, Device, LowerFile, Node};
 use crate::frames::lock;
 use crate::process::{Answer, Process, Stop};
 
@@ -47,7 +45,7 @@ impl Process<'_> {
             }
             Object::Reader(_) => return self.read_pipe(description, address, length),
             Object::Folder(_) => return Err(Errno::ISDIR.into()),
-            Object::Output(_) | Object::Writer(_) | Object::Path => {
+            Object::Output(_) | Object::Writer(_) | Object::Path(_) => {
                 return Err(Errno::BADF.into());
             }
         };
@@ -59,7 +57,7 @@ impl Process<'_> {
 
     fn read_file(
         &mut self,
-        file: &File,
+        file: &LowerFile,
         address: u64,
         length: usize,
         offset: u64,
@@ -67,12 +65,10 @@ impl Process<'_> {
         let piece = self.memory.piece(address, length, Access::Write)?;
         let length = piece.length.min(self.buffer.len());
         let buffer = self.buffer.get_mut(..length).unwrap_or_default();
-        let read = match file.read_at(buffer, offset) {
-            Ok(0) => return Ok(None),
-            Ok(read) => read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(Some(0)),
-            Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO).into()),
-        };
+        let read = file.read_some(buffer, offset)?;
+        if read == 0 {
+            return Ok(None);
+        }
         let bytes = buffer.get(..read).unwrap_or_default();
         piece
             .memory

@@ -221,7 +221,7 @@ fn at_offset(offset: u64) -> Result<At, Errno> {
 fn check_seekable(description: &Shared) -> Result<(), Errno> {
     match lock(description).object {
         Object::Lower(_) | Object::Upper(_) => Ok(()),
-        Object::Path => Err(Errno::BADF),
+        Object::Path(_) => Err(Errno::BADF),
         Object::Folder(_) => Err(Errno::ISDIR),
         _ => Err(Errno::SPIPE),
     }

@@ -59,7 +59,7 @@ impl Process<'_> {
             | Object::Lower(_)
             | Object::Folder(_)
             | Object::Reader(_)
-            | Object::Path => return Err(Errno::BADF.into()),
+            | Object::Path(_) => return Err(Errno::BADF.into()),
         };
         Ok(done as u64)
     }
