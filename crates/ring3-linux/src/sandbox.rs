@@ -417,3 +417,28 @@ fn outcome(process: &mut Process<'_>, ending: &Ending, budget: &Budget) -> Outco
         stderr,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sandboxes_and_what_ends_them_go_to_other_threads() {
+        fn sendable<T: Send>() {}
+        fn shareable<T: Send + Sync>() {}
+        sendable::<Sandbox>();
+        sendable::<Run<'static>>();
+        shareable::<Machine>();
+        shareable::<Interrupter>();
+    }
+
+    #[test]
+    fn limits_are_checked() {
+        assert_eq!(check(&Limits::default()), Ok(()));
+        let odd = Limits {
+            stack: (64 << 10) + 1,
+            ..Limits::default()
+        };
+        assert!(matches!(check(&odd), Err(Error::Limit { .. })));
+    }
+}

@@ -191,7 +191,7 @@ pub fn line(
     line.push_str(") = ");
     match result {
         None => line.push('?'),
-        Some(result) => match i32::try_from(-result) {
+        Some(result) => match i32::try_from(result.wrapping_neg()) {
             Ok(errno @ 1..4096) => {
                 let name = error_name(errno).unwrap_or("E?");
                 let _ = write!(line, "-1 {name}");

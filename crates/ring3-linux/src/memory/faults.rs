@@ -49,7 +49,7 @@ impl ProgramMemory {
         let run = self.take_frames(&area, address, start)?;
         let run = match self.fill(&area, &run)? {
             0 => {
-                self.frames.give_back(run.frames);
+                self.frames.give_back(run.frames, false);
                 return Ok(Touch::Gone);
             }
             pages => self.keep(run, pages),
@@ -61,7 +61,7 @@ impl ProgramMemory {
             shared: false,
         };
         if let Err(failure) = self.map_extent(run.start, extent, area.protection) {
-            self.frames.give_back(run.frames);
+            self.frames.give_back(run.frames, false);
             return Err(failure);
         }
         if let Some(area) = self.areas.at_mut(address) {
@@ -97,11 +97,14 @@ impl ProgramMemory {
     /// Keeps so many pages of a run.
     fn keep(&mut self, mut run: Placed, pages: u64) -> Placed {
         if pages < run.frames.pages {
-            self.frames.give_back(Run {
-                memory: Arc::clone(&run.frames.memory),
-                offset: run.frames.offset + pages * PAGE,
-                pages: run.frames.pages - pages,
-            });
+            self.frames.give_back(
+                Run {
+                    memory: Arc::clone(&run.frames.memory),
+                    offset: run.frames.offset + pages * PAGE,
+                    pages: run.frames.pages - pages,
+                },
+                false,
+            );
             run.frames.pages = pages;
         }
         run

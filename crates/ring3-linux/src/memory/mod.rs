@@ -79,6 +79,17 @@ struct Extent {
     shared: bool,
 }
 
+impl Extent {
+    /// The pages, of the extent that begins there.
+    fn run(&self, start: u64) -> Run {
+        Run {
+            memory: Arc::clone(&self.memory),
+            offset: self.offset,
+            pages: (self.end - start) / PAGE,
+        }
+    }
+}
+
 /// Where a piece of a program's memory is.
 #[derive(Clone, Debug)]
 pub struct Piece {
@@ -107,6 +118,7 @@ pub struct ProgramMemory {
     end_of_heap: u64,
     /// A failure of the platform that a copy met, which is to end the run.
     broken: Option<microvm_ring3::Error>,
+    released: bool,
 }
 
 impl ProgramMemory {
@@ -137,6 +149,7 @@ impl ProgramMemory {
             heap,
             end_of_heap: heap,
             broken: None,
+            released: false,
         };
         memory.add_areas();
         memory.map_shared()?;
@@ -261,21 +274,28 @@ impl ProgramMemory {
 
     /// Takes pages away; the areas stay.
     fn remove_extents(&mut self, start: u64, end: u64) -> Result<(), Failure> {
+        self.take_away(start, end, false)
+    }
+
+    /// Takes pages away, and makes them zeros before, as long as they are at hand.
+    fn take_away(&mut self, start: u64, end: u64, zero: bool) -> Result<(), Failure> {
         let starts = self.cut_extents(start, end);
         if starts.is_empty() {
             return Ok(());
+        }
+        if zero {
+            for (start, extent) in self.extents.range(start..end) {
+                if !extent.shared {
+                    extent.run(*start).zero()?;
+                }
+            }
         }
         self.space.unmap(start, end - start)?;
         for start in starts {
             if let Some(extent) = self.extents.remove(&start)
                 && !extent.shared
             {
-                let pages = (extent.end - start) / PAGE;
-                self.frames.give_back(Run {
-                    memory: extent.memory,
-                    offset: extent.offset,
-                    pages,
-                });
+                self.frames.give_back(extent.run(start), zero);
             }
         }
         Ok(())
@@ -324,7 +344,7 @@ impl ProgramMemory {
             return Ok(());
         };
         let (first, last) = (*first, last.end);
-        self.remove_extents(first, last)
+        self.take_away(first, last, true)
     }
 
     /// Whether the pages that are shared are where they were, and copies are not in their place.
@@ -358,12 +378,7 @@ impl ProgramMemory {
             if extent.shared {
                 continue;
             }
-            let run = Run {
-                memory: Arc::clone(&extent.memory),
-                offset: extent.offset,
-                pages: (extent.end - start) / PAGE,
-            };
-            run.zero()?;
+            extent.run(*start).zero()?;
             let length = extent.end - start;
             self.image
                 .copy(*start, &extent.memory, extent.offset, length)?;
@@ -392,6 +407,10 @@ impl ProgramMemory {
     }
 
     fn release_space(&mut self) -> Result<(), microvm_ring3::Error> {
+        if std::mem::replace(&mut self.released, true) {
+            return Ok(());
+        }
+        self.frames.zero();
         let released = self.space.release();
         if released.is_err() {
             self.frames.leak();

@@ -36,6 +36,36 @@ pub fn runs_and_sandboxes_see_nothing_of_each_other() {
     }
 }
 
+pub fn sandboxes_run_side_by_side_on_fewer_processors() {
+    let machine = new_machine();
+    std::thread::scope(|scope| {
+        for number in 0..5 {
+            let machine = &machine;
+            scope.spawn(move || {
+                let mut sandbox = Sandbox::on(machine, SandboxOptions::default()).unwrap();
+                let script = format!(
+                    "i=0; while [ $i -lt 20 ]; do echo {number} > /tmp/$i; i=$((i + 1)); done; \
+                     read x < /tmp/19; echo $x"
+                );
+                for _ in 0..rounds(50, 5) {
+                    let program = Program::at(BUSYBOX).args(["ash", "-c", &script]);
+                    let outcome = sandbox.run(program, Run::default()).unwrap();
+                    let output = String::from_utf8(outcome.stdout).unwrap();
+                    assert!(
+                        output.ends_with(&format!("{number}\n")),
+                        "{number}: {output}"
+                    );
+                    let program = Program::at(BUSYBOX).args(["seq", "-s", " ", "300"]);
+                    let expected: Vec<String> = (1..=300).map(|n: u32| n.to_string()).collect();
+                    let output = text(sandbox.run(program, Run::default()).unwrap());
+                    assert_eq!(output.trim_end(), expected.join(" "));
+                    sandbox.reset().unwrap();
+                }
+            });
+        }
+    });
+}
+
 pub fn files_stay_between_runs_and_go_with_a_reset() {
     let mut sandbox = sandbox();
     let script = ["ash", "-c", "echo kept > /tmp/x"];

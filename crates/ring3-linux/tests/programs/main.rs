@@ -11,6 +11,7 @@
 )]
 
 mod assembled;
+mod files;
 mod fixture;
 mod hostile;
 mod lifetimes;
@@ -71,8 +72,14 @@ fn main() {
             fifos_devices_and_sockets_are_not_opened,
             files_that_change_meanwhile_harm_nobody,
             huge_folders_are_listed_in_little_memory;
+        files:
+            paths_and_listings_take_as_long_as_they_are,
+            open_folders_are_followed_where_they_move,
+            folders_of_the_root_show_what_was_changed,
+            links_and_mapped_files_count;
         lifetimes:
             runs_and_sandboxes_see_nothing_of_each_other,
+            sandboxes_run_side_by_side_on_fewer_processors,
             files_stay_between_runs_and_go_with_a_reset,
             reset_restores_data_that_was_written_and_protections,
             many_sandboxes_leave_nothing_behind,
