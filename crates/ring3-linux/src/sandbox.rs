@@ -231,6 +231,9 @@ impl Sandbox {
         self.buffer = Some(buffer);
         self.bell.end();
         self.tree.set_watch(None);
+        if let Some(memory) = &mut self.loaded {
+            memory.forget_files();
+        }
         if outcome.is_err() {
             // Nothing is known of what the failure has left.
             self.loaded = None;

@@ -97,7 +97,7 @@ impl Process<'_> {
             if !offset.is_multiple_of(4096) || offset > i64::MAX.unsigned_abs() {
                 return Err(Errno::INVAL.into());
             }
-            self.backing(fd, offset, shared && protection.write)?
+            self.backing(fd, offset, shared, protection.write)?
         };
         let map = Map {
             address,
@@ -111,7 +111,8 @@ impl Process<'_> {
         Ok(self.memory.map(map)?)
     }
 
-    fn backing(&self, fd: u64, offset: u64, writes: bool) -> Result<Kind, Errno> {
+    fn backing(&self, fd: u64, base: u64, shared: bool, write: bool) -> Result<Kind, Errno> {
+        let writes = shared && write;
         let description = self.descriptors.get(fd)?;
         let description = lock(&description);
         if description.flags & O_ACCMODE == super::descriptors::O_WRONLY {
@@ -129,7 +130,11 @@ impl Process<'_> {
             },
             _ => return Err(Errno::NODEV),
         };
-        Ok(Kind::File(backing, offset))
+        Ok(Kind::File {
+            backing,
+            base,
+            shared,
+        })
     }
 
     /// `mprotect`

@@ -256,11 +256,20 @@ impl Process<'_> {
             return Err(Errno::OPNOTSUPP.into());
         }
         let node = self.node_of(fd)?;
-        let end = offset.checked_add(length).ok_or(Errno::FBIG)?;
+        if lock(&*self.descriptors.get(fd)?).flags & super::descriptors::O_ACCMODE == 0 {
+            return Err(Errno::BADF.into());
+        }
+        if length == 0 {
+            return Err(Errno::INVAL.into());
+        }
+        let end = signed(offset)?.checked_add(signed(length)?);
+        let end = end.ok_or(Errno::FBIG)?;
         let mut contents = lock(node.file().ok_or(Errno::INVAL)?);
         if end > contents.size() {
-            contents.set_size(signed(end)?)?;
+            contents.set_size(end)?;
         }
+        drop(contents);
+        node.set_modified();
         Ok(0)
     }
 }

@@ -3,9 +3,9 @@
 use microvm_ring3::{Access, SegmentBases};
 use rustix::io::Errno;
 
-use super::PID;
 use super::read_write::fill_randomly;
 use super::time::timeval;
+use super::{PID, int};
 use crate::files::{Layout, USER};
 use crate::process::{Answer, Ending, Process, Stop};
 
@@ -136,7 +136,7 @@ impl Process<'_> {
     /// `getrusage`
     pub fn getrusage(&mut self, who: u64, address: u64) -> Answer {
         let mut out = Layout([0; 144]);
-        match i32::try_from(who.cast_signed()).unwrap_or(i32::MIN) {
+        match int(who).cast_signed() {
             // RUSAGE_SELF and RUSAGE_THREAD
             0 | 1 => {
                 out.bytes(0, &timeval(self.cpu_used()));
@@ -244,14 +244,9 @@ impl Process<'_> {
     }
 
     /// `setuid` and its like: only to who it is already.
-    pub fn set_ids(&mut self, args: [u64; 6], two: bool) -> Answer {
-        let [a, b, c, ..] = args;
-        let same = |id: u64| {
-            let id = id & 0xffff_ffff;
-            id == u64::from(USER) || id == 0xffff_ffff
-        };
-        let (b, c) = if two { (b, c) } else { (a, a) };
-        if same(a) && same(b) && (same(c) || !two || c == 0) {
+    pub fn set_ids(&mut self, ids: &[u64]) -> Answer {
+        let same = |id: &u64| matches!(int(*id), USER | u32::MAX);
+        if ids.iter().all(same) {
             Ok(0)
         } else {
             Err(Errno::PERM.into())
