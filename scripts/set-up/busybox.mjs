@@ -10,10 +10,12 @@ import { SetUpError, say } from './report.mjs';
 const NAME = 'busybox-static';
 const FOLDER = join(CACHE, 'tools', NAME);
 
+/** Where the executable is once it was asked for. */
+export const BUSYBOX = join(FOLDER, 'busybox');
+
 /** The path of the executable, which is downloaded when it is not there yet. */
 export async function busyboxPath() {
-  const executable = join(FOLDER, 'busybox');
-  if (exists(executable)) return executable;
+  if (exists(BUSYBOX)) return BUSYBOX;
   say(`Downloads ${NAME} and unpacks it into ${FOLDER}`);
   await createFolder(FOLDER, async (temporary) => {
     const tree = join(temporary, 'package');
@@ -25,7 +27,7 @@ export async function busyboxPath() {
     cpSync(join(tree, 'usr/share/doc', NAME, 'copyright'), join(temporary, 'copyright'));
     writeFileSync(join(temporary, 'version'), candidateVersion(NAME) ?? 'unknown');
   });
-  return executable;
+  return BUSYBOX;
 }
 
 /** The licence notes of the package. */

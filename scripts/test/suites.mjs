@@ -3,6 +3,7 @@
 import { spawn } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { basename, delimiter, dirname, join } from 'node:path';
+import { BUSYBOX } from '../set-up/busybox.mjs';
 import { PROJECT, exists } from '../set-up/folders.mjs';
 import { VIRTIOFSD, toolPath } from '../set-up/tools.mjs';
 import { countCargoTests } from './cargo-results.mjs';
@@ -20,6 +21,7 @@ export async function runWith([file, ...args], read, more = {}) {
   const env = {
     ...process.env,
     PATH: `${join(PROJECT, 'node_modules/.bin')}${delimiter}${process.env.PATH}`,
+    MICROVM_TEST_BUSYBOX: BUSYBOX,
     MICROVM_TEST_VIRTIOFSD: toolPath(VIRTIOFSD),
     // A test that finds something missing is a failure, but nobody can do without KVM's device.
     ...(exists('/dev/kvm') ? { MICROVM_TEST_REQUIRE_ALL: '1' } : {}),

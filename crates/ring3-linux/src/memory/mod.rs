@@ -288,11 +288,11 @@ impl ProgramMemory {
                 }
             }
         }
-        let first = starts.first().copied().unwrap_or(start);
-        let last = self.extents.range(first..end).next_back();
-        let last = last.map_or(first, |(_, extent)| extent.end);
-        // Only what is there: a range of the program's may be larger than all that can be.
-        self.space.unmap(first, last - first)?;
+        // The range itself may reach beyond what can be mapped.
+        let last = self.extents.range(start..end).next_back();
+        if let (Some(first), Some((_, last))) = (starts.first(), last) {
+            self.space.unmap(*first, last.end - first)?;
+        }
         for start in starts {
             if let Some(extent) = self.extents.remove(&start)
                 && !extent.shared

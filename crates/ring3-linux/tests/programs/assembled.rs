@@ -57,6 +57,20 @@ pub fn assembled(code: &[u8]) -> Vec<u8> {
     elf(2, CODE, &headers, code)
 }
 
+/// A program of this code, with these bytes as its data.
+pub fn assembled_with(code: &[u8], data: &[u8]) -> Vec<u8> {
+    let length = (HEADERS + code.len()) as u64;
+    let data_length = data.len() as u64;
+    let headers = [
+        segment(5, 0, 0x40_0000, length, length),
+        segment(6, 0x1000, DATA, data_length, data_length),
+    ];
+    let mut rest = code.to_vec();
+    rest.resize(0x1000 - HEADERS, 0);
+    rest.extend(data);
+    elf(2, CODE, &headers, &rest)
+}
+
 pub fn file(bytes: &[u8]) -> File {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();

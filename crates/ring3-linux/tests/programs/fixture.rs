@@ -11,7 +11,10 @@ use microvm_ring3_linux::{
     ExitStatus, Limits, Machine, Outcome, Program, Run, Sandbox, SandboxOptions,
 };
 
-pub const BUSYBOX: &str = "/bin/busybox";
+/// The static busybox that the set-up has unpacked, or else the machine's own.
+pub fn busybox_path() -> PathBuf {
+    std::env::var_os("MICROVM_TEST_BUSYBOX").map_or_else(|| "/bin/busybox".into(), PathBuf::from)
+}
 
 /// Far more than any of it takes, on a busy or emulated machine too.
 pub const PATIENCE: Duration = Duration::from_secs(300);
@@ -68,7 +71,7 @@ pub fn sandbox_in(root: &Path) -> Sandbox {
 
 /// Runs busybox.
 pub fn busybox(sandbox: &mut Sandbox, args: &[&str]) -> Outcome {
-    let program = Program::at(BUSYBOX).args(args);
+    let program = Program::at(busybox_path()).args(args);
     sandbox.run(program, Run::default()).unwrap()
 }
 

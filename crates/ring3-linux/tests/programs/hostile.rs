@@ -127,6 +127,25 @@ pub fn mappings_of_all_sizes_and_places_harm_nobody() {
     assert_unharmed(&mut sandbox);
 }
 
+pub fn program_that_takes_all_its_memory_away_gets_a_signal() {
+    let mut sandbox = sandbox();
+    for (address, length) in [
+        (0, (1u64 << 47) - 8192),
+        (4096, (1 << 47) - 12288),
+        (0x40_0000, 4096),
+    ] {
+        // mov rdi, address; mov rsi, length; mov eax, 11; syscall
+        let mut code = vec![0x48, 0xbf];
+        code.extend(u64::to_le_bytes(address));
+        code.extend([0x48, 0xbe]);
+        code.extend(length.to_le_bytes());
+        code.extend([0xb8, 11, 0, 0, 0, 0x0f, 0x05]);
+        let outcome = run_code(&mut sandbox, &code);
+        assert_eq!(outcome.exit, ExitStatus::Signaled(11), "{outcome:?}");
+    }
+    assert_unharmed(&mut sandbox);
+}
+
 /// A number that system calls are asked to take: small, at an edge, an address, or anything.
 fn argument() -> impl Strategy<Value = u64> {
     prop_oneof![
@@ -235,6 +254,69 @@ pub fn system_calls_with_any_arguments_harm_nobody() {
     assert_unharmed(&mut after);
     assert_eq!(fs::read(folder.path().join("f")).unwrap(), vec![7; 10_000]);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+pub fn any_signal_frame_harms_nobody() {
+    let mut sandbox = sandbox();
+    // mov rsp, DATA; mov eax, 15 (rt_sigreturn); syscall; xor eax, eax; exit
+    let mut code = vec![0x48, 0xbc];
+    code.extend(DATA.to_le_bytes());
+    code.extend([0xb8, 15, 0, 0, 0, 0x0f, 0x05]);
+    let behind = CODE + code.len() as u64;
+    code.extend([0x31, 0xc0]);
+    code.extend(EXIT_WITH_RAX);
+    let frame = |state: u64, rip: u64, change: &dyn Fn(&mut [u8])| {
+        let mut data = vec![0; 0x2000];
+        for (offset, word) in [
+            (160, DATA + 0x1f00),
+            (168, rip),
+            (176, !0x4_0100),
+            (224, state),
+        ] {
+            data[offset..offset + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        // A state as after a reset, at a place of its own.
+        data[0x1000..0x1002].copy_from_slice(&0x37fu16.to_le_bytes());
+        data[0x1018..0x101c].copy_from_slice(&0x1f80u32.to_le_bytes());
+        data[0x1200] = 3;
+        change(&mut data[0x1000..]);
+        assembled_with(&code, &data)
+    };
+    let mut run = |bytes: &[u8]| {
+        let outcome = sandbox
+            .run(Program::of(file(bytes)), Run::default())
+            .unwrap();
+        outcome.exit
+    };
+    let good = DATA + 0x1000;
+    assert_eq!(run(&frame(good, behind, &|_| ())), ExitStatus::Exited(0));
+    assert_eq!(run(&frame(0, behind, &|_| ())), ExitStatus::Exited(0));
+    for (state, rip) in [
+        (1, behind),
+        (u64::MAX - 100, behind),
+        (good, 1 << 47),
+        (good, u64::MAX),
+        (good, 0),
+    ] {
+        assert_eq!(
+            run(&frame(state, rip, &|_| ())),
+            ExitStatus::Signaled(11),
+            "{state:x} {rip:x}"
+        );
+    }
+    for bit in 0..64 {
+        run(&frame(good, behind, &|state| {
+            state[0x200 + bit / 8] ^= 1 << (bit % 8)
+        }));
+        run(&frame(good, behind, &|state| {
+            state[0x18 + bit / 16] ^= 1 << (bit % 8)
+        }));
+        run(&frame(good, behind, &|state| {
+            state[0x200..0x240].fill(bit as u8 * 4 + 3)
+        }));
+    }
+    run(&frame(good, behind, &|state| state.fill(0xff)));
+    assert_unharmed(&mut sandbox);
 }
 
 pub fn paths_do_not_lead_out_of_the_root() {

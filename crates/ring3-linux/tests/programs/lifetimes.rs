@@ -48,14 +48,14 @@ pub fn sandboxes_run_side_by_side_on_fewer_processors() {
                      read x < /tmp/19; echo $x"
                 );
                 for _ in 0..rounds(50, 5) {
-                    let program = Program::at(BUSYBOX).args(["ash", "-c", &script]);
+                    let program = Program::at(busybox_path()).args(["ash", "-c", &script]);
                     let outcome = sandbox.run(program, Run::default()).unwrap();
                     let output = String::from_utf8(outcome.stdout).unwrap();
                     assert!(
                         output.ends_with(&format!("{number}\n")),
                         "{number}: {output}"
                     );
-                    let program = Program::at(BUSYBOX).args(["seq", "-s", " ", "300"]);
+                    let program = Program::at(busybox_path()).args(["seq", "-s", " ", "300"]);
                     let expected: Vec<String> = (1..=300).map(|n: u32| n.to_string()).collect();
                     let output = text(sandbox.run(program, Run::default()).unwrap());
                     assert_eq!(output.trim_end(), expected.join(" "));

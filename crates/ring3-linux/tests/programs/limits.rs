@@ -186,7 +186,7 @@ pub fn descriptors_of_the_host_are_waited_for() {
         ..Run::default()
     };
     let mut sandbox = sandbox();
-    let program = Program::at(BUSYBOX).args(["sed", "s/o/O/"]);
+    let program = Program::at(busybox_path()).args(["sed", "s/o/O/"]);
     let outcome = sandbox.run(program, run).unwrap();
     assert_eq!(outcome.exit, ExitStatus::Exited(0), "{outcome:?}");
     thread.join().unwrap();
@@ -206,7 +206,7 @@ pub fn full_pipe_and_silent_stdin_end_with_the_run() {
         ..Run::default()
     };
     let mut sandbox = sandbox();
-    let program = Program::at(BUSYBOX).args(["cat"]);
+    let program = Program::at(busybox_path()).args(["cat"]);
     let silent = run(Input::Descriptor(reader.into()), Output::Collect);
     assert!(sandbox.run(program, silent).unwrap().timed_out);
     let program = Program::at(c("hostile")).args(["output"]);
@@ -232,7 +232,7 @@ pub fn writers_get_what_is_written_and_may_fail() {
         ..Run::default()
     };
     sandbox
-        .run(Program::at(BUSYBOX).args(["seq", "3"]), run)
+        .run(Program::at(busybox_path()).args(["seq", "3"]), run)
         .unwrap();
     assert_eq!(text, b"1\n2\n3\n");
     let run = Run {
@@ -240,7 +240,7 @@ pub fn writers_get_what_is_written_and_may_fail() {
         ..Run::default()
     };
     let outcome = sandbox
-        .run(Program::at(BUSYBOX).args(["seq", "3"]), run)
+        .run(Program::at(busybox_path()).args(["seq", "3"]), run)
         .unwrap();
     assert_ne!(outcome.exit, ExitStatus::Exited(0));
 }

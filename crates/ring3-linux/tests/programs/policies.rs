@@ -42,7 +42,7 @@ pub fn policy_allows_denies_and_answers_what_it_wants() {
         ..Run::default()
     };
     let script = "echo a > /tmp/allowed; read x < /tmp/allowed; echo $x; echo b > /tmp/forbidden";
-    let program = Program::at(BUSYBOX).args(["ash", "-c", script]);
+    let program = Program::at(busybox_path()).args(["ash", "-c", script]);
     let outcome = sandbox.run(program, run).unwrap();
     assert_eq!(outcome.stdout, b"a\n");
     assert!(String::from_utf8_lossy(&outcome.stderr).contains("Permission denied"));
@@ -58,7 +58,7 @@ pub fn policy_allows_denies_and_answers_what_it_wants() {
         policy: Some(&mut rules),
         ..Run::default()
     };
-    let program = Program::at(BUSYBOX).args(["id", "-ru"]);
+    let program = Program::at(busybox_path()).args(["id", "-ru"]);
     assert_eq!(text(sandbox.run(program, run).unwrap()), "1234\n");
     assert!(rules.asked.iter().all(|asked| !asked.starts_with("write")));
 }
@@ -80,7 +80,7 @@ pub fn observer_sees_each_call_as_a_line() {
         observer: Some(&mut lines),
         ..Run::default()
     };
-    let program = Program::at(BUSYBOX).args(["cat", "/nothing\n\x1b[2J", "/dev/null"]);
+    let program = Program::at(busybox_path()).args(["cat", "/nothing\n\x1b[2J", "/dev/null"]);
     let outcome = sandbox.run(program, run).unwrap();
     assert_eq!(lines.0.len() as u64, outcome.system_calls, "{:?}", lines.0);
     let has = |part: &str| lines.0.iter().any(|line| line.contains(part));
@@ -278,7 +278,7 @@ pub fn options_that_make_no_sense_are_refused() {
     let mut sandbox = sandbox();
     let long = "x".repeat(3 << 20);
     let error = sandbox
-        .run(Program::at(BUSYBOX).args([long]), Run::default())
+        .run(Program::at(busybox_path()).args([long]), Run::default())
         .unwrap_err();
     assert!(matches!(error, Error::Arguments { .. }), "{error}");
     assert_eq!(busybox(&mut sandbox, &["true"]).exit, ExitStatus::Exited(0));

@@ -171,7 +171,7 @@ pub fn stdin_reaches_the_program() {
         stdin: Input::Bytes(b"b\na\nc\n".repeat(50_000)),
         ..Run::default()
     };
-    let program = Program::at(BUSYBOX).args(["sort", "-u"]);
+    let program = Program::at(busybox_path()).args(["sort", "-u"]);
     assert_eq!(text(sandbox.run(program, run).unwrap()), "a\nb\nc\n");
 }
 
