@@ -213,6 +213,7 @@ impl Sandbox {
             deadlines,
             bell: &self.bell,
             alarms: &self.machine.alarms,
+            // Not `run.policy`: this makes the reference's lifetime a shorter one.
             policy: match run.policy {
                 Some(policy) => Some(policy),
                 None => None,
@@ -388,9 +389,11 @@ fn open(executable: Executable) -> Result<(File, PathBuf), Error> {
     }
 }
 
+/// The last name: where it is on the host is not the program's business.
 fn name_of(path: &Path) -> CString {
+    let name = path.file_name().unwrap_or_default();
     // A path that was opened has no zero byte.
-    CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
+    CString::new(name.as_bytes()).unwrap_or_default()
 }
 
 fn outcome(process: &mut Process<'_>, ending: &Ending, budget: &Budget) -> Outcome {
@@ -401,6 +404,7 @@ fn outcome(process: &mut Process<'_>, ending: &Ending, budget: &Budget) -> Outco
         Ending::Interrupted | Ending::Failed(_) => (ExitStatus::Signaled(SIGKILL), None, true),
     };
     let unsupported = process.unsupported.iter().map(|(number, count)| {
+        // Numbers without a name are counted as one.
         let name = system_call_name(*number).unwrap_or("unknown");
         (name.to_owned(), *count)
     });

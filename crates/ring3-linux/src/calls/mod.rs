@@ -25,7 +25,7 @@ const PARENT: u64 = 1;
 const CWD: u64 = (-100i64).cast_unsigned();
 
 /// An argument that is an `int`: programs leave garbage above.
-fn int(value: u64) -> u32 {
+pub fn int(value: u64) -> u32 {
     let [a, b, c, d, ..] = value.to_le_bytes();
     u32::from_le_bytes([a, b, c, d])
 }

@@ -8,6 +8,7 @@ mod frame;
 use microvm_ring3::Fault;
 use rustix::io::Errno;
 
+use crate::calls::{PID, int};
 use crate::files::Layout;
 use crate::outcome::Crash;
 use crate::process::{Answer, Ending, Process, Stop};
@@ -259,6 +260,9 @@ impl Process<'_> {
                     mask,
                 };
                 self.signals.set_action(signal, action);
+                if handler == SIG_IGN || handler == SIG_DFL && is_harmless(signal) {
+                    self.signals.pending &= !bit(signal);
+                }
             }
         }
         if old != 0 {
@@ -336,9 +340,10 @@ impl Process<'_> {
     /// `kill`, `tkill` and `tgkill`: there is nobody but the program itself.
     pub fn kill(&mut self, target: u64, signal: u64) -> Answer {
         let signal = valid(signal)?;
-        // Process 0 and -1 are the group and everybody.
-        let target = target & 0xffff_ffff;
-        if ![u64::from(crate::calls::PID), 0, 0xffff_ffff].contains(&target) {
+        // 0, -1 and -PID are the group, everybody, and the group again.
+        let target = int(target).cast_signed();
+        let own = PID.cast_signed();
+        if ![own, 0, -1, -own].contains(&target) {
             return Err(Errno::SRCH.into());
         }
         if signal != 0 {
