@@ -86,7 +86,7 @@ impl Descriptors {
 
     fn index(fd: u64) -> usize {
         // Descriptors are `int`: programs leave garbage above.
-        usize::try_from(fd & 0xffff_ffff).unwrap_or(usize::MAX)
+        usize::try_from(crate::calls::int(fd)).unwrap_or(usize::MAX)
     }
 
     /// What a descriptor leads to.

@@ -8,7 +8,7 @@ use microvm_ring3::{Context, Exit, Fault, Registers, Restore, SwitchOptions};
 use rustix::event::PollFd;
 use rustix::io::Errno;
 
-use crate::calls::path_argument;
+use crate::calls::{int, path_argument, second_path_argument};
 use crate::descriptors::Descriptors;
 use crate::error::Error;
 use crate::files::{Base, Tree};
@@ -206,6 +206,7 @@ impl<'run> Process<'run> {
                             number: u64::MAX,
                             args: [0; 6],
                             path: None,
+                            second_path: None,
                         },
                         result: None,
                         line: &line,
@@ -263,7 +264,7 @@ impl<'run> Process<'run> {
     fn system_call(&mut self, wanted: &CallSet) -> Result<(), Ending> {
         self.calls += 1;
         let registers = &self.registers;
-        let number = registers.rax;
+        let number = u64::from(int(registers.rax));
         let args = [
             registers.rdi,
             registers.rsi,
@@ -305,7 +306,7 @@ impl<'run> Process<'run> {
     }
 
     fn decide(&mut self, number: u64, args: [u64; 6]) -> Answer {
-        let path = self.path_of(number, args);
+        let (path, second) = self.paths_of(number, args);
         let Some(policy) = &mut self.policy else {
             return self.call(number, args);
         };
@@ -313,6 +314,7 @@ impl<'run> Process<'run> {
             number,
             args,
             path: path.then_some(self.path.as_slice()),
+            second_path: second.as_deref(),
         };
         match policy.decide(&call) {
             Decision::Allow => self.call(number, args),
@@ -324,15 +326,21 @@ impl<'run> Process<'run> {
         }
     }
 
-    /// Reads the path of a call; whether it has one.
-    fn path_of(&mut self, number: u64, args: [u64; 6]) -> bool {
-        let address = path_argument(number).and_then(|index| args.get(index).copied());
-        address.is_some_and(|address| self.memory.read_string(address, &mut self.path).is_ok())
+    /// Reads the paths of a call: whether it has a first one, and its second one.
+    fn paths_of(&mut self, number: u64, args: [u64; 6]) -> (bool, Option<Vec<u8>>) {
+        let mut read = |index: Option<usize>, path: &mut Vec<u8>| {
+            let address = index.and_then(|index| args.get(index).copied());
+            address.is_some_and(|address| self.memory.read_string(address, path).is_ok())
+        };
+        let first = read(path_argument(number), &mut self.path);
+        let mut second = Vec::new();
+        let has_second = read(second_path_argument(number), &mut second);
+        (first, has_second.then_some(second))
     }
 
     fn observe(&mut self, number: u64, args: [u64; 6], result: Option<i64>) {
         let line = trace::line(self.memory, number, args, result);
-        let path = self.path_of(number, args);
+        let (path, second) = self.paths_of(number, args);
         let Some(observer) = &mut self.observer else {
             return;
         };
@@ -341,6 +349,7 @@ impl<'run> Process<'run> {
                 number,
                 args,
                 path: path.then_some(self.path.as_slice()),
+                second_path: second.as_deref(),
             },
             result,
             line: &line,

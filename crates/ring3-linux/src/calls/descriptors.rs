@@ -179,7 +179,7 @@ impl Process<'_> {
     /// `fcntl`
     pub fn fcntl(&mut self, fd: u64, command: u64, argument: u64) -> Answer {
         let description = self.descriptors.get(fd)?;
-        match command & 0xffff_ffff {
+        match int(command) {
             // F_DUPFD and F_DUPFD_CLOEXEC
             command @ (0 | 1030) => {
                 let from = u64::from(int(argument));
@@ -210,7 +210,7 @@ impl Process<'_> {
     /// `ioctl`
     pub fn ioctl(&mut self, fd: u64, request: u64, argument: u64) -> Answer {
         let description = self.descriptors.get(fd)?;
-        match request & 0xffff_ffff {
+        match int(request) {
             // FIOCLEX and FIONCLEX
             0x5451 => {
                 self.descriptors.set_close_on_exec(fd, true)?;

@@ -6,6 +6,7 @@ use microvm_ring3::Protection;
 use rustix::io::Errno;
 
 use super::descriptors::O_ACCMODE;
+use super::int;
 use crate::descriptors::Object;
 use crate::files::{Body, LowerFile, Node};
 use crate::frames::lock;
@@ -24,7 +25,7 @@ const MREMAP_MAYMOVE: u64 = 1;
 
 fn protection(bits: u64) -> Result<Protection, Errno> {
     // PROT_GROWSDOWN, PROT_GROWSUP and PROT_SEM are of no use here.
-    if bits & 0xffff_ffff & !7 != 0 {
+    if int(bits) & !7 != 0 {
         return Err(Errno::INVAL);
     }
     Ok(Protection {
@@ -160,12 +161,12 @@ impl Process<'_> {
 
     /// `madvise`: `MADV_DONTNEED` empties pages, all else is advice.
     pub fn madvise(&mut self, address: u64, length: u64, advice: u64) -> Answer {
-        const MADV_DONTNEED: u64 = 4;
-        const MADV_FREE: u64 = 8;
+        const MADV_DONTNEED: u32 = 4;
+        const MADV_FREE: u32 = 8;
         if !address.is_multiple_of(4096) {
             return Err(Errno::INVAL.into());
         }
-        match advice & 0xffff_ffff {
+        match int(advice) {
             MADV_DONTNEED => Ok(self.memory.empty(address, length)?),
             0..=3 | MADV_FREE | 12..=18 | 20..=25 => Ok(0),
             _ => Err(Errno::INVAL.into()),

@@ -46,6 +46,19 @@ pub fn path_argument(number: u64) -> Option<usize> {
     })
 }
 
+/// The argument of a call that is another path: the name that is made.
+pub fn second_path_argument(number: u64) -> Option<usize> {
+    Some(match number {
+        // rename, link, symlink
+        82 | 86 | 88 => 1,
+        // symlinkat
+        266 => 2,
+        // renameat, linkat, renameat2
+        264 | 265 | 316 => 3,
+        _ => return None,
+    })
+}
+
 impl Process<'_> {
     /// Answers a system call.
     #[allow(clippy::too_many_lines)] // A table.

@@ -136,8 +136,15 @@ impl Process<'_> {
         listing.refresh(self.tree);
         let length = usize::try_from(int(length)).unwrap_or(0);
         let length = length.min(self.buffer.len());
+        let start = listing.position();
         let mut used = 0;
-        while let Some(name) = listing.next(self.tree)? {
+        loop {
+            let name = match listing.next(self.tree) {
+                Ok(Some(name)) => name,
+                Err(errno) if used == 0 => return Err(errno.into()),
+                // What went wrong will do so again.
+                Ok(None) | Err(_) => break,
+            };
             let fixed = if new { ENTRY64 } else { ENTRY };
             // The old form has the kind behind the name's end.
             let entry = (fixed + name.name.len() + 1 + usize::from(!new)).next_multiple_of(8);
@@ -170,7 +177,11 @@ impl Process<'_> {
             used += entry;
         }
         let bytes = self.buffer.get(..used).unwrap_or_default();
-        self.memory.write(buffer, bytes)?;
+        if let Err(errno) = self.memory.write(buffer, bytes) {
+            // No name is lost.
+            listing.seek(self.tree, start)?;
+            return Err(errno.into());
+        }
         Ok(used as u64)
     }
 

@@ -4,7 +4,8 @@ use std::io::Write;
 use std::time::Duration;
 
 use microvm_ring3_linux::{
-    ExitStatus, Input, Limits, Outcome, Output, Program, Run, SandboxOptions,
+    CallSet, Decision, ExitStatus, Input, Limits, Outcome, Output, Policy, Program, Run,
+    SandboxOptions, SystemCall,
 };
 
 use crate::fixture::*;
@@ -16,6 +17,40 @@ fn run(mode: &str, run: Run<'_>) -> Outcome {
 
 pub fn vectors_files_and_numbers_are_as_on_linux() {
     assert_eq!(text(run("vectors", Run::default())), "good\n");
+}
+
+pub fn signals_and_names_are_as_on_linux() {
+    assert_eq!(text(run("signals", Run::default())), "good\n");
+}
+
+pub fn policies_are_told_both_paths() {
+    struct Paths(Vec<String>);
+    impl Policy for Paths {
+        fn wanted(&self) -> CallSet {
+            let names = [
+                "rename",
+                "link",
+                "symlink",
+                "renameat",
+                "linkat",
+                "symlinkat",
+            ];
+            CallSet::of_names(names).unwrap()
+        }
+        fn decide(&mut self, call: &SystemCall<'_>) -> Decision {
+            let text = |path: Option<&[u8]>| String::from_utf8_lossy(path.unwrap()).into_owned();
+            let pair = text(call.path) + " " + &text(call.second_path);
+            self.0.push(pair);
+            Decision::Deny(13)
+        }
+    }
+    let mut paths = Paths(Vec::new());
+    let asked = Run {
+        policy: Some(&mut paths),
+        ..Run::default()
+    };
+    assert_eq!(run("names", asked).exit, ExitStatus::Exited(0));
+    assert_eq!(paths.0, ["a b", "c d", "e /f/g", "h i"]);
 }
 
 pub fn no_mapping_of_the_program_breaks_the_platform() {

@@ -78,6 +78,8 @@ fn main() {
             huge_folders_are_listed_in_little_memory;
         calls:
             vectors_files_and_numbers_are_as_on_linux,
+            signals_and_names_are_as_on_linux,
+            policies_are_told_both_paths,
             no_mapping_of_the_program_breaks_the_platform,
             times_beyond_the_clock_are_for_ever,
             streams_are_told_apart_and_give_what_they_have;

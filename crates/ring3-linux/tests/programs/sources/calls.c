@@ -56,6 +56,36 @@ static void vectors(void) {
   CHECK(open("/tmp/made", O_CREAT | O_DIRECTORY, 0600) < 0 && access("/tmp/made", F_OK) < 0);
 }
 
+static unsigned control(void) {
+  unsigned value;
+  __asm__ volatile("stmxcsr %0" : "=m"(value));
+  return value;
+}
+static unsigned inside;
+static void handler(int signal) { inside = control(); }
+
+static void signals(void) {
+  unsigned rounding = 0x3f80;
+  sigset_t set;
+  signal(SIGUSR1, handler);
+  __asm__ volatile("ldmxcsr %0" : : "m"(rounding));
+  CHECK(!kill(getpid(), SIGUSR1));
+  CHECK(control() == rounding && inside == 0x1f80);
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  CHECK(!sigprocmask(SIG_BLOCK, &set, NULL) && !raise(SIGTERM));
+  signal(SIGTERM, SIG_IGN), signal(SIGTERM, SIG_DFL);
+  CHECK(!sigpending(&set) && !sigismember(&set, SIGTERM));
+  sigemptyset(&set);
+  CHECK(!sigprocmask(SIG_SETMASK, &set, NULL));
+  CHECK(!kill(-getpgrp(), 0));
+  // Names are there again after a call that could not tell them.
+  char entries[1000];
+  int folder = open("/dev", O_RDONLY | O_DIRECTORY);
+  CHECK(getdents64(folder, (void *)8, sizeof entries) < 0 && errno == EFAULT);
+  CHECK(getdents64(folder, entries, sizeof entries) > 0);
+}
+
 // Nothing is where the program's pages are not, and nothing of it is its neighbour's.
 static void mappings(void) {
   Elf64_Phdr *header = (void *)getauxval(AT_PHDR);
@@ -79,6 +109,8 @@ int main(int argc, char **argv) {
   const char *mode = argc > 1 ? argv[1] : "";
   if (is(mode, "vectors")) vectors();
   else if (is(mode, "mappings")) mappings();
+  else if (is(mode, "signals")) signals();
+  else if (is(mode, "names")) return !(rename("a", "b") && link("c", "d") && symlink("e", "/f/g") && renameat(AT_FDCWD, "h", AT_FDCWD, "i"));
   else if (is(mode, "for-ever")) {
     int fds[2];
     struct timespec time = {LONG_MAX, 0};
