@@ -254,10 +254,13 @@ impl Process<'_> {
     pub fn node_or_folder_of(&mut self, fd: u64) -> Result<Arc<crate::files::Node>, Errno> {
         let description = self.descriptors.get(fd)?;
         let base = match &lock(&*description).object {
-            Object::Folder(listing) => listing.base().clone(),
+            Object::Folder(listing) => Some(listing.base().clone()),
             Object::Lower(_) => return Err(Errno::ROFS),
             Object::Path(_) => return Err(Errno::BADF),
-            _ => return self.node_of(fd),
+            _ => None,
+        };
+        let Some(base) = base else {
+            return self.node_of(fd);
         };
         let found = self.tree.find(&base, b".", true)?;
         self.tree.upper(&found)
