@@ -272,10 +272,10 @@ impl Tree {
             }
         }
         let node = self.upper(from)?;
-        if let What::Upper(there) = &to.what {
-            if Arc::ptr_eq(there, &node) {
-                return Ok(());
-            }
+        if let What::Upper(there) = &to.what
+            && Arc::ptr_eq(there, &node)
+        {
+            return Ok(());
         }
         let (folder, name) = split(&to.path);
         let folder = self.upper_folder(folder)?;

@@ -51,7 +51,7 @@ impl Walk {
         }
     }
 
-    fn to_top(&mut self) {
+    fn rise(&mut self) {
         while !self.above.is_empty() {
             self.leave();
         }
@@ -220,7 +220,7 @@ impl Tree {
                     return Err(Errno::NOENT);
                 }
                 if target.starts_with(b"/") {
-                    walk.to_top();
+                    walk.rise();
                 }
                 target.extend_from_slice(rest.get(at..).unwrap_or_default());
                 rest = target;
