@@ -1,11 +1,10 @@
 //! A program's descriptors, and what they lead to.
 
-use std::fs::File;
 use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
-use crate::files::{Listing, Node, Reader, Writer};
+use crate::files::{Base, Listing, LowerFile, Node, Reader, Writer};
 use crate::streams::Which;
 
 /// Most descriptors that a limit may allow.
@@ -18,8 +17,6 @@ pub struct Description {
     /// Access mode and status flags, as `open` takes them.
     pub flags: u32,
     pub position: u64,
-    /// Path without links, of what has one.
-    pub path: Vec<u8>,
 }
 
 /// The thing itself.
@@ -28,14 +25,14 @@ pub enum Object {
     Stdin,
     Output(Which),
     /// A file of the root folder.
-    Lower(Arc<File>),
+    Lower(Arc<LowerFile>),
     /// A file or device in memory.
     Upper(Arc<Node>),
     Folder(Box<Listing>),
     Reader(Reader),
     Writer(Writer),
-    /// Only a path (`O_PATH`).
-    Path,
+    /// Only a place in the tree (`O_PATH`).
+    Path(Base),
 }
 
 /// A description that a call uses.
@@ -75,7 +72,6 @@ impl Descriptors {
                     object,
                     flags,
                     position: 0,
-                    path: Vec::new(),
                 },
                 false,
             );
@@ -90,7 +86,7 @@ impl Descriptors {
 
     fn index(fd: u64) -> usize {
         // Descriptors are `int`: programs leave garbage above.
-        usize::try_from(fd & 0xffff_ffff).unwrap_or(usize::MAX)
+        usize::try_from(crate::calls::int(fd)).unwrap_or(usize::MAX)
     }
 
     /// What a descriptor leads to.

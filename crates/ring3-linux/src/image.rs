@@ -123,6 +123,7 @@ impl Image {
             return Ok(());
         };
         let start = address - part.start;
+        let length = length.min(part.end - address);
         match &part.contents {
             Contents::Bytes(bytes) => {
                 let start = usize::try_from(start).unwrap_or(usize::MAX);

@@ -32,7 +32,7 @@
 //! | `memory` | pages that come when they are touched, and checked copying |
 //! | `frames`, `image`, `budget` | where pages come from, and what they are counted against |
 //! | `elf` | reading programs |
-//! | `interrupt` | ending runs from outside and in time |
+//! | `interrupt`, `watch` | ending runs from outside and in time |
 //! | `trace`, `names` | system calls as text |
 //!
 //! The program is hostile: every address, length, path and number of it is checked where it is
@@ -62,6 +62,7 @@ mod signals;
 mod stack;
 mod streams;
 mod trace;
+mod watch;
 
 pub use elf::{Elf, ElfError, Segment, Source, parse as parse_elf};
 pub use error::Error;

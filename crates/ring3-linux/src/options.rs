@@ -83,7 +83,7 @@ pub struct Program {
     pub executable: Executable,
     /// Arguments behind the name.
     pub args: Vec<CString>,
-    /// Name of the program, `argv[0]`. Default: the path, or `program`.
+    /// Name of the program, `argv[0]`. Default: the last name of the path, or `program`.
     pub name: Option<CString>,
     /// Environment in place of the sandbox's. Default: the sandbox's.
     pub env: Option<Vec<CString>>,
@@ -116,7 +116,12 @@ impl Program {
         use std::os::unix::ffi::OsStringExt;
         self.args.extend(args.into_iter().map(|arg| {
             let mut bytes = arg.into().into_vec();
-            bytes.retain(|byte| *byte != 0);
+            bytes.truncate(
+                bytes
+                    .iter()
+                    .position(|byte| *byte == 0)
+                    .unwrap_or(bytes.len()),
+            );
             CString::new(bytes).unwrap_or_default()
         }));
         self

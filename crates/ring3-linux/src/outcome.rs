@@ -60,8 +60,8 @@ pub struct Outcome {
     pub peak_memory: u64,
     /// System calls that it made.
     pub system_calls: u64,
-    /// System calls that are not there, which got `ENOSYS`, by name (or `syscall_N`), and how many
-    /// of each.
+    /// System calls that are not there, which got `ENOSYS`, by name, and how many of each.
+    /// All numbers that no call has are counted as `unknown`.
     pub unsupported: BTreeMap<String, u64>,
     /// What it wrote to stdout, where that is collected.
     pub stdout: Vec<u8>,

@@ -77,8 +77,11 @@ pub struct SystemCall<'call> {
     pub number: u64,
     /// Its six arguments, as the program passed them.
     pub args: [u64; 6],
-    /// The bytes of the path that it names, where it names one that can be read. Of two, the first.
+    /// The bytes of the path that it names, where it names one that can be read. Of two, the first:
+    /// what is renamed or linked, or what a symbolic link is to lead to.
     pub path: Option<&'call [u8]>,
+    /// The other path of a call that has two: the name that is made.
+    pub second_path: Option<&'call [u8]>,
 }
 
 impl SystemCall<'_> {

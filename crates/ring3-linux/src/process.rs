@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use microvm_ring3::{Context, Exit, Fault, Registers, Restore, SwitchOptions};
 use rustix::event::PollFd;
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 
-use crate::calls::path_argument;
+use crate::calls::{int, path_argument, second_path_argument};
 use crate::descriptors::Descriptors;
 use crate::error::Error;
-use crate::files::Tree;
+use crate::files::{Base, Tree};
 use crate::interrupt::{Alarms, Bell};
 use crate::memory::{Failure, ProgramMemory, Touch};
 use crate::names::system_call_name;
@@ -21,6 +20,7 @@ use crate::policy::{CallSet, Decision, Observed, Observer, Policy, SystemCall};
 use crate::signals::{Cause, SIGSEGV, Signals};
 use crate::streams::Streams;
 use crate::trace;
+use crate::watch::Deadlines;
 
 /// Bytes that are copied through this process at a time.
 const BUFFER: usize = 64 << 10;
@@ -58,44 +58,6 @@ impl From<Errno> for Stop {
 /// What a system call comes to.
 pub type Answer = Result<u64, Stop>;
 
-/// When a run is to end.
-#[derive(Clone, Copy, Debug)]
-pub struct Deadlines {
-    pub start: Instant,
-    pub wall: Option<Instant>,
-    pub cpu: Option<Duration>,
-    /// Processor time of the thread when the run began.
-    pub cpu_start: Duration,
-}
-
-impl Deadlines {
-    /// Processor time that the run has taken.
-    pub fn cpu_used(&self) -> Duration {
-        thread_time().saturating_sub(self.cpu_start)
-    }
-
-    /// When to look next.
-    fn next(&self) -> Option<Instant> {
-        let cpu = self.cpu.and_then(|cpu| {
-            let left = cpu.saturating_sub(self.cpu_used());
-            Instant::now().checked_add(left.max(Duration::from_millis(1)))
-        });
-        match (self.wall, cpu) {
-            (Some(wall), Some(cpu)) => Some(wall.min(cpu)),
-            (wall, cpu) => wall.or(cpu),
-        }
-    }
-}
-
-/// Processor time of this thread.
-pub fn thread_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(
-        u64::try_from(time.tv_sec).unwrap_or(0),
-        u32::try_from(time.tv_nsec).unwrap_or(0),
-    )
-}
-
 /// A running program.
 pub struct Process<'run> {
     pub memory: &'run mut ProgramMemory,
@@ -110,8 +72,8 @@ pub struct Process<'run> {
     pub alarms: &'run Alarms,
     pub policy: Option<&'run mut dyn Policy>,
     pub observer: Option<&'run mut dyn Observer>,
-    /// Path without links of the folder that it is in.
-    pub cwd: Vec<u8>,
+    /// The folder that it is in.
+    pub cwd: Base,
     pub umask: u32,
     pub calls: u64,
     pub unsupported: BTreeMap<u64, u64>,
@@ -138,7 +100,7 @@ pub struct Parts<'run> {
     pub alarms: &'run Alarms,
     pub policy: Option<&'run mut dyn Policy>,
     pub observer: Option<&'run mut dyn Observer>,
-    pub cwd: Vec<u8>,
+    pub cwd: Base,
     pub buffer: Box<[u8]>,
 }
 
@@ -244,6 +206,7 @@ impl<'run> Process<'run> {
                             number: u64::MAX,
                             args: [0; 6],
                             path: None,
+                            second_path: None,
                         },
                         result: None,
                         line: &line,
@@ -266,21 +229,10 @@ impl<'run> Process<'run> {
         if self.bell.take() {
             return Err(Ending::Interrupted);
         }
-        if self
-            .deadlines
-            .wall
-            .is_some_and(|wall| Instant::now() >= wall)
-        {
-            return Err(Ending::Limit(Limit::WallTime));
+        match self.deadlines.over() {
+            Some(limit) => Err(Ending::Limit(limit)),
+            None => Ok(()),
         }
-        if self
-            .deadlines
-            .cpu
-            .is_some_and(|cpu| self.deadlines.cpu_used() >= cpu)
-        {
-            return Err(Ending::Limit(Limit::CpuTime));
-        }
-        Ok(())
     }
 
     /// Waits until one of these is ready or the time is over; the run may end meanwhile.
@@ -312,7 +264,7 @@ impl<'run> Process<'run> {
     fn system_call(&mut self, wanted: &CallSet) -> Result<(), Ending> {
         self.calls += 1;
         let registers = &self.registers;
-        let number = registers.rax;
+        let number = u64::from(int(registers.rax));
         let args = [
             registers.rdi,
             registers.rsi,
@@ -328,6 +280,11 @@ impl<'run> Process<'run> {
         };
         let result = match answer {
             Ok(value) => Ok(Some(value.cast_signed())),
+            // Work that took long was broken off, for this.
+            Err(Stop::Error(Errno::INTR)) => {
+                let errno = -i64::from(Errno::INTR.raw_os_error());
+                self.look().map(|()| Some(errno))
+            }
             Err(Stop::Error(errno)) => Ok(Some(-i64::from(errno.raw_os_error()))),
             Err(Stop::Unsupported) => {
                 // Numbers are the program's choice; those without a name count as one.
@@ -349,7 +306,7 @@ impl<'run> Process<'run> {
     }
 
     fn decide(&mut self, number: u64, args: [u64; 6]) -> Answer {
-        let path = self.path_of(number, args);
+        let (path, second) = self.paths_of(number, args);
         let Some(policy) = &mut self.policy else {
             return self.call(number, args);
         };
@@ -357,6 +314,7 @@ impl<'run> Process<'run> {
             number,
             args,
             path: path.then_some(self.path.as_slice()),
+            second_path: second.as_deref(),
         };
         match policy.decide(&call) {
             Decision::Allow => self.call(number, args),
@@ -368,15 +326,21 @@ impl<'run> Process<'run> {
         }
     }
 
-    /// Reads the path of a call; whether it has one.
-    fn path_of(&mut self, number: u64, args: [u64; 6]) -> bool {
-        let address = path_argument(number).and_then(|index| args.get(index).copied());
-        address.is_some_and(|address| self.memory.read_string(address, &mut self.path).is_ok())
+    /// Reads the paths of a call: whether it has a first one, and its second one.
+    fn paths_of(&mut self, number: u64, args: [u64; 6]) -> (bool, Option<Vec<u8>>) {
+        let mut read = |index: Option<usize>, path: &mut Vec<u8>| {
+            let address = index.and_then(|index| args.get(index).copied());
+            address.is_some_and(|address| self.memory.read_string(address, path).is_ok())
+        };
+        let first = read(path_argument(number), &mut self.path);
+        let mut second = Vec::new();
+        let has_second = read(second_path_argument(number), &mut second);
+        (first, has_second.then_some(second))
     }
 
     fn observe(&mut self, number: u64, args: [u64; 6], result: Option<i64>) {
         let line = trace::line(self.memory, number, args, result);
-        let path = self.path_of(number, args);
+        let (path, second) = self.paths_of(number, args);
         let Some(observer) = &mut self.observer else {
             return;
         };
@@ -385,6 +349,7 @@ impl<'run> Process<'run> {
                 number,
                 args,
                 path: path.then_some(self.path.as_slice()),
+                second_path: second.as_deref(),
             },
             result,
             line: &line,

@@ -15,7 +15,7 @@ use crate::budget::Budget;
 use crate::calls::fill_randomly;
 use crate::descriptors::{self, Descriptors};
 use crate::error::Error;
-use crate::files::Tree;
+use crate::files::{Base, Tree};
 use crate::frames::Pool;
 use crate::image::{Image, Images, LoadError};
 use crate::interrupt::{Alarms, Bell, Interrupter};
@@ -23,10 +23,11 @@ use crate::memory::{Failure, ProgramMemory};
 use crate::names::system_call_name;
 use crate::options::{Executable, Limits, Program, Run, SandboxOptions};
 use crate::outcome::{ExitStatus, Limit, Outcome};
-use crate::process::{Deadlines, Ending, Parts, Process, new_buffer, thread_time};
+use crate::process::{Ending, Parts, Process, new_buffer};
 use crate::signals::SIGKILL;
 use crate::stack::{self, Given};
 use crate::streams::Streams;
+use crate::watch::{Deadlines, Watch, thread_time};
 
 /// Bounds of the limits.
 const MEMORY: (u64, u64) = (1 << 20, 1 << 40);
@@ -108,8 +109,8 @@ impl Sandbox {
     pub fn on(machine: &Arc<Machine>, options: SandboxOptions) -> Result<Self, Error> {
         check(&options.limits)?;
         let budget = Budget::new(options.limits.memory);
-        let mut tree =
-            Tree::new(options.root.as_deref(), &budget).map_err(|source| Error::Root {
+        let mut tree = Tree::new(options.root.as_deref(), &budget, options.limits.open_files)
+            .map_err(|source| Error::Root {
                 path: options.root.clone().unwrap_or_default(),
                 source,
             })?;
@@ -196,6 +197,8 @@ impl Sandbox {
         };
         let context = self.machine.platform.new_context();
         self.bell.begin(context.interrupter());
+        let cwd = self.tree.base_at(&self.cwd);
+        self.tree.set_watch(Some(Watch::new(&self.bell, deadlines)));
         let mut process = Process::new(Parts {
             memory,
             tree: &mut self.tree,
@@ -210,6 +213,7 @@ impl Sandbox {
             deadlines,
             bell: &self.bell,
             alarms: &self.machine.alarms,
+            // Not `run.policy`: this makes the reference's lifetime a shorter one.
             policy: match run.policy {
                 Some(policy) => Some(policy),
                 None => None,
@@ -218,7 +222,7 @@ impl Sandbox {
                 Some(observer) => Some(observer),
                 None => None,
             },
-            cwd: self.cwd.clone(),
+            cwd,
             buffer: self.buffer.take().unwrap_or_else(new_buffer),
         });
         let result = process.run();
@@ -227,6 +231,10 @@ impl Sandbox {
         drop(process);
         self.buffer = Some(buffer);
         self.bell.end();
+        self.tree.set_watch(None);
+        if let Some(memory) = &mut self.loaded {
+            memory.forget_files();
+        }
         if outcome.is_err() {
             // Nothing is known of what the failure has left.
             self.loaded = None;
@@ -360,7 +368,7 @@ fn check(limits: &Limits) -> Result<(), Error> {
 }
 
 fn enter(tree: &mut Tree, cwd: &CString) -> Result<Vec<u8>, Errno> {
-    let found = tree.find(b"", cwd.as_bytes(), true)?;
+    let found = tree.find(&Base::default(), cwd.as_bytes(), true)?;
     if !tree.status(&found)?.is_folder() {
         return Err(Errno::NOTDIR);
     }
@@ -381,9 +389,11 @@ fn open(executable: Executable) -> Result<(File, PathBuf), Error> {
     }
 }
 
+/// The last name: where it is on the host is not the program's business.
 fn name_of(path: &Path) -> CString {
+    let name = path.file_name().unwrap_or_default();
     // A path that was opened has no zero byte.
-    CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
+    CString::new(name.as_bytes()).unwrap_or_default()
 }
 
 fn outcome(process: &mut Process<'_>, ending: &Ending, budget: &Budget) -> Outcome {
@@ -394,6 +404,7 @@ fn outcome(process: &mut Process<'_>, ending: &Ending, budget: &Budget) -> Outco
         Ending::Interrupted | Ending::Failed(_) => (ExitStatus::Signaled(SIGKILL), None, true),
     };
     let unsupported = process.unsupported.iter().map(|(number, count)| {
+        // Numbers without a name are counted as one.
         let name = system_call_name(*number).unwrap_or("unknown");
         (name.to_owned(), *count)
     });

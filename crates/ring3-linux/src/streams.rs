@@ -1,10 +1,12 @@
 //! A program's stdin, stdout and stderr.
 
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use crate::options::{Input, Output};
 
@@ -29,17 +31,59 @@ pub struct Streams<'run> {
     left: u64,
 }
 
+/// A descriptor of the host, which others may share: the flag that it is not to wait is not set
+/// for them. Pipes and terminals are opened once more, with it.
+#[derive(Debug)]
+struct Shared {
+    descriptor: Arc<OwnedFd>,
+    is_socket: bool,
+}
+
+impl Shared {
+    fn new(descriptor: OwnedFd, mode: OFlags) -> Self {
+        let kind = fstat(&descriptor).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        let flags = mode | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let again = match kind {
+            Ok(FileType::Fifo | FileType::CharacterDevice) => {
+                let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+                openat(CWD, path, flags, Mode::empty()).ok()
+            }
+            _ => None,
+        };
+        Self {
+            // Where that is not allowed, the one that there is has to do.
+            descriptor: Arc::new(again.unwrap_or(descriptor)),
+            is_socket: kind == Ok(FileType::Socket),
+        }
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        if self.is_socket {
+            return Ok(recv(&self.descriptor, buffer, RecvFlags::DONTWAIT)?.0);
+        }
+        rustix::io::read(&self.descriptor, buffer)
+    }
+
+    fn write(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        if self.is_socket {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            return send(&self.descriptor, bytes, flags);
+        }
+        rustix::io::write(&self.descriptor, bytes)
+    }
+}
+
 #[derive(Debug)]
 enum Source {
     Bytes(Vec<u8>),
-    Descriptor(Arc<OwnedFd>),
+    Descriptor(Shared),
 }
 
 enum Sink<'run> {
     Discard,
     Collect,
     Writer(Box<dyn Write + Send + 'run>),
-    Descriptor(Arc<OwnedFd>),
+    Descriptor(Shared),
 }
 
 impl std::fmt::Debug for Sink<'_> {
@@ -54,7 +98,9 @@ impl<'run> From<Output<'run>> for Sink<'run> {
             Output::Discard => Self::Discard,
             Output::Collect => Self::Collect,
             Output::Writer(writer) => Self::Writer(writer),
-            Output::Descriptor(descriptor) => Self::Descriptor(Arc::new(descriptor)),
+            Output::Descriptor(descriptor) => {
+                Self::Descriptor(Shared::new(descriptor, OFlags::WRONLY))
+            }
         }
     }
 }
@@ -74,7 +120,9 @@ impl<'run> Streams<'run> {
             input: match input {
                 Input::Empty => Source::Bytes(Vec::new()),
                 Input::Bytes(bytes) => Source::Bytes(bytes),
-                Input::Descriptor(descriptor) => Source::Descriptor(Arc::new(descriptor)),
+                Input::Descriptor(descriptor) => {
+                    Source::Descriptor(Shared::new(descriptor, OFlags::RDONLY))
+                }
             },
             read: 0,
             outputs: [stdout.into(), stderr.into()],
@@ -86,7 +134,7 @@ impl<'run> Streams<'run> {
     /// The descriptor to wait for before reading.
     pub fn input(&self) -> Option<Arc<OwnedFd>> {
         match &self.input {
-            Source::Descriptor(descriptor) => Some(Arc::clone(descriptor)),
+            Source::Descriptor(shared) => Some(Arc::clone(&shared.descriptor)),
             Source::Bytes(_) => None,
         }
     }
@@ -94,7 +142,7 @@ impl<'run> Streams<'run> {
     /// The descriptor to wait for before writing.
     pub fn output(&self, which: Which) -> Option<Arc<OwnedFd>> {
         match self.outputs.get(which as usize)? {
-            Sink::Descriptor(descriptor) => Some(Arc::clone(descriptor)),
+            Sink::Descriptor(shared) => Some(Arc::clone(&shared.descriptor)),
             _ => None,
         }
     }
@@ -111,7 +159,7 @@ impl<'run> Streams<'run> {
                 self.read += length;
                 Ok(length)
             }
-            Source::Descriptor(descriptor) => rustix::io::read(descriptor, buffer),
+            Source::Descriptor(shared) => shared.read(buffer),
         }
     }
 
@@ -143,11 +191,11 @@ impl<'run> Streams<'run> {
                 written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
                 allowed.len()
             }
-            Sink::Descriptor(descriptor) => {
+            Sink::Descriptor(shared) => {
                 let part = allowed
                     .get(..allowed.len().min(AT_ONCE))
                     .unwrap_or_default();
-                rustix::io::write(descriptor, part)?
+                shared.write(part)?
             }
         };
         self.left -= written as u64;
@@ -169,5 +217,29 @@ mod tests {
         assert_eq!(streams.write(Which::Stderr, b"de"), Ok(Written::Bytes(2)));
         assert_eq!(streams.write(Which::Stdout, b"f"), Ok(Written::Limit));
         assert_eq!(streams.collected, [b"abc".to_vec(), b"de".to_vec()]);
+    }
+
+    #[test]
+    fn nothing_waits_for_a_descriptor_that_somebody_else_has_emptied_or_filled() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let pairs: [(OwnedFd, OwnedFd); 2] =
+            [(reader.into(), writer.into()), (one.into(), other.into())];
+        for (reader, writer) in pairs {
+            let before = rustix::fs::fcntl_getfl(&reader).unwrap();
+            let same = reader.try_clone().unwrap();
+            let (input, output) = (Input::Descriptor(reader), Output::Descriptor(writer));
+            let mut streams = Streams::new(input, output, Output::Discard, u64::MAX);
+            let mut buffer = [0; 100];
+            assert_eq!(streams.read(&mut buffer), Err(Errno::AGAIN));
+            let full = loop {
+                if let Err(errno) = streams.write(Which::Stdout, &[7; AT_ONCE]) {
+                    break errno;
+                }
+            };
+            assert_eq!(full, Errno::AGAIN);
+            assert_eq!(streams.read(&mut buffer), Ok(100));
+            assert_eq!(rustix::fs::fcntl_getfl(&same).unwrap(), before);
+        }
     }
 }

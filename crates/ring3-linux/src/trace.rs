@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::calls::int;
 use crate::memory::ProgramMemory;
 use crate::names::{error_name, system_call_name};
 use crate::outcome::Limit;
@@ -216,7 +217,7 @@ fn argument(
     value: u64,
     counted: Option<u64>,
 ) {
-    let low = u32::try_from(value & 0xffff_ffff).unwrap_or(0);
+    let low = int(value);
     match letter {
         'd' => {
             let _ = write!(line, "{}", low.cast_signed());

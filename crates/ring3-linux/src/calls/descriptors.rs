@@ -1,10 +1,10 @@
 //! Opening, closing and duplicating descriptors.
 
-use std::fs::File;
 use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
+use super::int;
 use crate::descriptors::{Description, Object};
 use crate::files::{Body, Listing, What, pipe};
 use crate::frames::lock;
@@ -23,10 +23,6 @@ const O_CLOEXEC: u32 = 0o2_000_000;
 const O_PATH: u32 = 0o10_000_000;
 const O_TMPFILE: u32 = 0o20_000_000;
 
-fn int(value: u64) -> u32 {
-    u32::try_from(value & 0xffff_ffff).unwrap_or(0)
-}
-
 impl Process<'_> {
     /// `openat`
     pub fn open(&mut self, folder: u64, path: u64, flags: u64, mode: u64) -> Answer {
@@ -40,22 +36,24 @@ impl Process<'_> {
         // A new file is not made where a link leads.
         let exclusive = flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL;
         let follow = flags & O_NOFOLLOW == 0 && !exclusive;
-        let mut found = self.find(folder, path, follow)?;
+        let found = self.find(folder, path, follow)?;
         if flags & O_PATH != 0 {
-            self.tree.status(&found)?;
-            let object = if self.tree.status(&found)?.is_folder() {
-                Object::Folder(Box::new(Listing::new(found.path.clone())))
-            } else {
-                Object::Path
-            };
-            return self.add(object, flags & O_PATH, found.path, flags);
+            // A folder is one to count from, but not one to list.
+            let is_folder = self.tree.status(&found)?.is_folder();
+            if flags & O_DIRECTORY != 0 && !is_folder {
+                return Err(Errno::NOTDIR.into());
+            }
+            return self.add(Object::Path(found.base()), O_PATH, flags);
+        }
+        if flags & (O_CREAT | O_DIRECTORY) == O_CREAT | O_DIRECTORY {
+            return Err(Errno::INVAL.into());
         }
         if matches!(found.what, What::Missing) {
             if flags & O_CREAT == 0 {
                 return Err(Errno::NOENT.into());
             }
             let node = self.tree.create_file(&found, mode)?;
-            return self.add(Object::Upper(node), flags, found.path, flags);
+            return self.add(Object::Upper(node), flags, flags);
         }
         if exclusive {
             return Err(Errno::EXIST.into());
@@ -65,8 +63,8 @@ impl Process<'_> {
             if writes || flags & O_CREAT != 0 {
                 return Err(Errno::ISDIR.into());
             }
-            let listing = Listing::new(found.path.clone());
-            return self.add(Object::Folder(Box::new(listing)), flags, found.path, flags);
+            let listing = Box::new(Listing::of(&found));
+            return self.add(Object::Folder(listing), flags, flags);
         }
         if flags & O_DIRECTORY != 0 {
             return Err(Errno::NOTDIR.into());
@@ -76,13 +74,10 @@ impl Process<'_> {
         }
         let object = match &found.what {
             What::Lower(_) if !writes => {
-                Object::Lower(Arc::new(File::from(self.tree.open_lower(&found.path)?)))
+                Object::Lower(Arc::new(self.tree.open_lower(&found.path)?))
             }
-            What::Lower(_) if flags & O_TRUNC != 0 && status.kind() == crate::files::S_IFREG => {
-                // What would be copied is not wanted.
-                found.what = What::Missing;
-                Object::Upper(self.tree.create_file(&found, status.mode)?)
-            }
+            // What would be copied is not wanted.
+            _ if flags & O_TRUNC != 0 => Object::Upper(self.tree.upper_part(&found, 0)?),
             _ => Object::Upper(self.tree.upper(&found)?),
         };
         if let Object::Upper(node) = &object
@@ -92,15 +87,14 @@ impl Process<'_> {
             lock(contents).set_size(0)?;
             node.set_modified();
         }
-        self.add(object, flags, found.path, flags)
+        self.add(object, flags, flags)
     }
 
-    fn add(&mut self, object: Object, flags: u32, path: Vec<u8>, open: u32) -> Answer {
+    fn add(&mut self, object: Object, flags: u32, open: u32) -> Answer {
         let description = Description {
             object,
             flags: flags & (O_ACCMODE | O_APPEND | O_NONBLOCK | O_PATH),
             position: 0,
-            path,
         };
         Ok(self.descriptors.add(description, open & O_CLOEXEC != 0)?)
     }
@@ -160,14 +154,9 @@ impl Process<'_> {
             return Err(Errno::INVAL.into());
         }
         let (reader, writer) = pipe(self.tree.budget())?;
-        let reader = self.add(
-            Object::Reader(reader),
-            flags & O_NONBLOCK,
-            Vec::new(),
-            flags,
-        )?;
+        let reader = self.add(Object::Reader(reader), flags & O_NONBLOCK, flags)?;
         let flags_of_writer = flags & O_NONBLOCK | O_WRONLY;
-        let writer = match self.add(Object::Writer(writer), flags_of_writer, Vec::new(), flags) {
+        let writer = match self.add(Object::Writer(writer), flags_of_writer, flags) {
             Ok(writer) => writer,
             Err(stop) => {
                 self.descriptors.close(reader)?;
@@ -190,7 +179,7 @@ impl Process<'_> {
     /// `fcntl`
     pub fn fcntl(&mut self, fd: u64, command: u64, argument: u64) -> Answer {
         let description = self.descriptors.get(fd)?;
-        match command & 0xffff_ffff {
+        match int(command) {
             // F_DUPFD and F_DUPFD_CLOEXEC
             command @ (0 | 1030) => {
                 let from = u64::from(int(argument));
@@ -221,7 +210,7 @@ impl Process<'_> {
     /// `ioctl`
     pub fn ioctl(&mut self, fd: u64, request: u64, argument: u64) -> Answer {
         let description = self.descriptors.get(fd)?;
-        match request & 0xffff_ffff {
+        match int(request) {
             // FIOCLEX and FIONCLEX
             0x5451 => {
                 self.descriptors.set_close_on_exec(fd, true)?;
@@ -259,6 +248,22 @@ impl Process<'_> {
     pub fn sync(&mut self, fd: u64) -> Answer {
         self.descriptors.get(fd)?;
         Ok(0)
+    }
+
+    /// The same, or a folder, which is in memory then.
+    pub fn node_or_folder_of(&mut self, fd: u64) -> Result<Arc<crate::files::Node>, Errno> {
+        let description = self.descriptors.get(fd)?;
+        let base = match &lock(&*description).object {
+            Object::Folder(listing) => Some(listing.base().clone()),
+            Object::Lower(_) => return Err(Errno::ROFS),
+            Object::Path(_) => return Err(Errno::BADF),
+            _ => None,
+        };
+        let Some(base) = base else {
+            return self.node_of(fd);
+        };
+        let found = self.tree.find(&base, b".", true)?;
+        self.tree.upper(&found)
     }
 
     /// What is behind a descriptor that leads to a file in memory.

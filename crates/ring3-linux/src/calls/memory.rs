@@ -6,8 +6,9 @@ use microvm_ring3::Protection;
 use rustix::io::Errno;
 
 use super::descriptors::O_ACCMODE;
+use super::int;
 use crate::descriptors::Object;
-use crate::files::{Body, Node};
+use crate::files::{Body, LowerFile, Node};
 use crate::frames::lock;
 use crate::memory::{Backing, Kind, Map, Remap};
 use crate::process::{Answer, Process};
@@ -24,7 +25,7 @@ const MREMAP_MAYMOVE: u64 = 1;
 
 fn protection(bits: u64) -> Result<Protection, Errno> {
     // PROT_GROWSDOWN, PROT_GROWSUP and PROT_SEM are of no use here.
-    if bits & 0xffff_ffff & !7 != 0 {
+    if int(bits) & !7 != 0 {
         return Err(Errno::INVAL);
     }
     Ok(Protection {
@@ -37,20 +38,17 @@ fn protection(bits: u64) -> Result<Protection, Errno> {
 /// A file of the root folder that is mapped: pages are copied, so that nothing happens to this
 /// process when somebody makes the file shorter.
 #[derive(Debug)]
-struct Lower(Arc<std::fs::File>);
+struct Lower(Arc<LowerFile>);
 
 impl Backing for Lower {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
-        use std::os::unix::fs::FileExt;
         let mut done = 0;
         while let Some(rest) = buffer.get_mut(done..)
             && !rest.is_empty()
         {
-            match self.0.read_at(rest, offset.saturating_add(done as u64)) {
-                Ok(0) => break,
-                Ok(read) => done += read,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+            match self.0.read_some(rest, offset.saturating_add(done as u64))? {
+                0 => break,
+                read => done += read,
             }
         }
         Ok(done)
@@ -100,7 +98,7 @@ impl Process<'_> {
             if !offset.is_multiple_of(4096) || offset > i64::MAX.unsigned_abs() {
                 return Err(Errno::INVAL.into());
             }
-            self.backing(fd, offset, shared && protection.write)?
+            self.backing(fd, offset, shared, protection.write)?
         };
         let map = Map {
             address,
@@ -114,7 +112,8 @@ impl Process<'_> {
         Ok(self.memory.map(map)?)
     }
 
-    fn backing(&self, fd: u64, offset: u64, writes: bool) -> Result<Kind, Errno> {
+    fn backing(&self, fd: u64, base: u64, shared: bool, write: bool) -> Result<Kind, Errno> {
+        let writes = shared && write;
         let description = self.descriptors.get(fd)?;
         let description = lock(&description);
         if description.flags & O_ACCMODE == super::descriptors::O_WRONLY {
@@ -132,7 +131,11 @@ impl Process<'_> {
             },
             _ => return Err(Errno::NODEV),
         };
-        Ok(Kind::File(backing, offset))
+        Ok(Kind::File {
+            backing,
+            base,
+            shared,
+        })
     }
 
     /// `mprotect`
@@ -158,12 +161,12 @@ impl Process<'_> {
 
     /// `madvise`: `MADV_DONTNEED` empties pages, all else is advice.
     pub fn madvise(&mut self, address: u64, length: u64, advice: u64) -> Answer {
-        const MADV_DONTNEED: u64 = 4;
-        const MADV_FREE: u64 = 8;
+        const MADV_DONTNEED: u32 = 4;
+        const MADV_FREE: u32 = 8;
         if !address.is_multiple_of(4096) {
             return Err(Errno::INVAL.into());
         }
-        match advice & 0xffff_ffff {
+        match int(advice) {
             MADV_DONTNEED => Ok(self.memory.empty(address, length)?),
             0..=3 | MADV_FREE | 12..=18 | 20..=25 => Ok(0),
             _ => Err(Errno::INVAL.into()),

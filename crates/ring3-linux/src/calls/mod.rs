@@ -24,6 +24,12 @@ const PARENT: u64 = 1;
 /// `AT_FDCWD`
 const CWD: u64 = (-100i64).cast_unsigned();
 
+/// An argument that is an `int`: programs leave garbage above.
+pub fn int(value: u64) -> u32 {
+    let [a, b, c, d, ..] = value.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}
+
 /// The argument of a call that is a path.
 pub fn path_argument(number: u64) -> Option<usize> {
     Some(match number {
@@ -36,6 +42,19 @@ pub fn path_argument(number: u64) -> Option<usize> {
         257..=265 | 267..=269 | 280 | 316 | 322 | 332 | 437 | 439 | 452 => 1,
         // symlinkat
         266 => 0,
+        _ => return None,
+    })
+}
+
+/// The argument of a call that is another path: the name that is made.
+pub fn second_path_argument(number: u64) -> Option<usize> {
+    Some(match number {
+        // rename, link, symlink
+        82 | 86 | 88 => 1,
+        // symlinkat
+        266 => 2,
+        // renameat, linkat, renameat2
+        264 | 265 | 316 => 3,
         _ => return None,
     })
 }
@@ -117,11 +136,12 @@ impl Process<'_> {
             99 => self.sysinfo(a),
             100 => self.times(a),
             102 | 104 | 107 | 108 => Ok(u64::from(crate::files::USER)),
-            105 | 106 | 117 | 119 => self.set_ids(args, number > 110),
+            105 | 106 => self.set_ids(&[a]),
+            117 | 119 => self.set_ids(&[a, b, c]),
             110 => Ok(PARENT),
             109 | 112 | 121 | 124 => self.group(number, a),
             111 => Ok(u64::from(PID)),
-            113 | 114 => self.set_ids(args, true),
+            113 | 114 => self.set_ids(&[a, b]),
             115 => self.getgroups(a),
             118 | 120 => self.get_three_ids(a, b, c),
             127 => self.rt_sigpending(args),

@@ -2,25 +2,31 @@
 
 use rustix::io::Errno;
 
+use super::int;
 use crate::descriptors::Object;
-use crate::files::{Found, Moment, What, now};
+use crate::files::{Base, Found, Moment, What, now};
 use crate::frames::lock;
 use crate::process::{Answer, Process};
 
-const AT_SYMLINK_NOFOLLOW: u64 = 0x100;
+pub const AT_SYMLINK_NOFOLLOW: u64 = 0x100;
 const AT_SYMLINK_FOLLOW: u64 = 0x400;
 
 impl Process<'_> {
-    /// The path, without links, of the folder that a call counts from.
-    pub fn base(&self, folder: u64) -> Result<Vec<u8>, Errno> {
-        // An `int`: programs leave garbage above.
-        if folder & 0xffff_ffff == super::CWD & 0xffff_ffff {
+    /// The folder that a call counts from.
+    pub fn base(&self, folder: u64) -> Result<Base, Errno> {
+        if int(folder) == int(super::CWD) {
             return Ok(self.cwd.clone());
         }
+        self.open_base(folder)
+    }
+
+    /// The same, but never the one that it is in.
+    fn open_base(&self, folder: u64) -> Result<Base, Errno> {
         let description = self.descriptors.get(folder)?;
         let description = lock(&description);
-        match description.object {
-            Object::Folder(_) => Ok(description.path.clone()),
+        match &description.object {
+            Object::Folder(listing) => Ok(listing.base().clone()),
+            Object::Path(base) => Ok(base.clone()),
             _ => Err(Errno::NOTDIR),
         }
     }
@@ -30,7 +36,7 @@ impl Process<'_> {
         let mut string = std::mem::take(&mut self.path);
         let result = self.memory.read_string(path, &mut string).and_then(|()| {
             let base = if string.starts_with(b"/") {
-                Vec::new()
+                Base::default()
             } else {
                 self.base(folder)?
             };
@@ -53,7 +59,7 @@ impl Process<'_> {
     /// `mkdirat`
     pub fn mkdir(&mut self, folder: u64, path: u64, mode: u64) -> Answer {
         let found = self.find(folder, path, false)?;
-        let mode = u32::try_from(mode & 0o7777).unwrap_or(0) & !self.umask;
+        let mode = int(mode) & 0o7777 & !self.umask;
         self.tree.make_folder(&found, mode)?;
         Ok(0)
     }
@@ -115,19 +121,24 @@ impl Process<'_> {
         if !self.tree.status(&found)?.is_folder() {
             return Err(Errno::NOTDIR.into());
         }
-        self.cwd = found.path;
+        self.cwd = found.base();
         Ok(0)
     }
 
     /// `fchdir`
     pub fn fchdir(&mut self, fd: u64) -> Answer {
-        self.cwd = self.base(u64::from(u32::try_from(fd & 0xffff_ffff).unwrap_or(0)))?;
+        let base = self.open_base(fd)?;
+        if !self.tree.status_of(&base)?.is_folder() {
+            return Err(Errno::NOTDIR.into());
+        }
+        self.tree.find(&base, b".", true)?;
+        self.cwd = base;
         Ok(0)
     }
 
     /// `getcwd`
     pub fn getcwd(&mut self, buffer: u64, length: u64) -> Answer {
-        let mut path = self.cwd.clone();
+        let mut path = self.tree.path_of(&self.cwd)?;
         if path.is_empty() {
             path.push(b'/');
         }
@@ -142,17 +153,14 @@ impl Process<'_> {
     /// `fchmodat`
     pub fn chmod(&mut self, folder: u64, path: u64, mode: u64) -> Answer {
         let found = self.find(folder, path, true)?;
-        let mode = u32::try_from(mode & 0o7777).unwrap_or(0);
+        let mode = int(mode) & 0o7777;
         self.tree.set_permissions(&found, mode)?;
         Ok(0)
     }
 
     /// `fchmod`
     pub fn fchmod(&mut self, fd: u64, mode: u64) -> Answer {
-        let mode = u32::try_from(mode & 0o7777).unwrap_or(0);
-        self.node_of(fd)
-            .map_err(|_| Errno::ROFS)?
-            .set_permissions(mode);
+        self.node_or_folder_of(fd)?.set_permissions(int(mode));
         Ok(0)
     }
 
@@ -178,7 +186,7 @@ impl Process<'_> {
             modified = moment(&bytes, 16)?;
         }
         if path == 0 {
-            let node = self.node_of(folder).map_err(|_| Errno::ROFS)?;
+            let node = self.node_or_folder_of(folder)?;
             node.set_times(accessed, modified);
             return Ok(0);
         }
@@ -221,9 +229,10 @@ impl Process<'_> {
         if self.tree.status(&found)?.is_folder() {
             return Err(Errno::ISDIR.into());
         }
-        let node = self.tree.upper(&found)?;
+        let length = signed(length)?;
+        let node = self.tree.upper_part(&found, length)?;
         let contents = node.file().ok_or(Errno::INVAL)?;
-        lock(contents).set_size(signed(length)?)?;
+        lock(contents).set_size(length)?;
         node.set_modified();
         Ok(0)
     }
@@ -247,11 +256,20 @@ impl Process<'_> {
             return Err(Errno::OPNOTSUPP.into());
         }
         let node = self.node_of(fd)?;
-        let end = offset.checked_add(length).ok_or(Errno::FBIG)?;
+        if lock(&*self.descriptors.get(fd)?).flags & super::descriptors::O_ACCMODE == 0 {
+            return Err(Errno::BADF.into());
+        }
+        if length == 0 {
+            return Err(Errno::INVAL.into());
+        }
+        let end = signed(offset)?.checked_add(signed(length)?);
+        let end = end.ok_or(Errno::FBIG)?;
         let mut contents = lock(node.file().ok_or(Errno::INVAL)?);
         if end > contents.size() {
-            contents.set_size(signed(end)?)?;
+            contents.set_size(end)?;
         }
+        drop(contents);
+        node.set_modified();
         Ok(0)
     }
 }

@@ -1,10 +1,13 @@
 //! Waiting for descriptors: `poll`, `select` and their like.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
+use super::int;
 use crate::descriptors::Object;
 use crate::frames::lock;
 use crate::process::{Answer, Process, Stop};
@@ -23,12 +26,17 @@ struct Asked {
     fd: u64,
     events: u16,
     found: u16,
+    /// Which of the host's descriptors it is.
+    outside: Option<usize>,
 }
+
+/// Descriptors of the host, each once, and what they are to be asked.
+type Outside = Vec<(Arc<OwnedFd>, PollFlags)>;
 
 impl Process<'_> {
     /// `poll`
     pub fn poll(&mut self, fds: u64, count: u64, milliseconds: u64) -> Answer {
-        let milliseconds = i32::from_le_bytes(low_half(milliseconds));
+        let milliseconds = int(milliseconds).cast_signed();
         let time = u64::try_from(milliseconds).ok().map(Duration::from_millis);
         self.poll_until(fds, count, time)
     }
@@ -55,6 +63,7 @@ impl Process<'_> {
                 fd: u64::from(u32::from_le_bytes([a, b, c, d])),
                 events: u16::from_le_bytes([e, f]),
                 found: 0,
+                outside: None,
             });
         }
         self.wait_for_any(&mut asked, time)?;
@@ -69,16 +78,16 @@ impl Process<'_> {
 
     /// Waits until something that was asked about is so.
     fn wait_for_any(&mut self, asked: &mut [Asked], time: Option<Duration>) -> Result<(), Stop> {
+        // Beyond what the clock can count it is for ever.
         let until = time.and_then(|time| Instant::now().checked_add(time));
-        let forever = time.is_none();
         loop {
-            let mut outside = Vec::new();
+            let mut outside = Outside::new();
             let mut any = false;
             for one in asked.iter_mut() {
                 one.found = self.readiness(one, &mut outside);
                 any |= one.found != 0;
             }
-            let over = !forever && until.is_none_or(|until| Instant::now() >= until);
+            let over = until.is_some_and(|until| Instant::now() >= until);
             let mut fds: Vec<PollFd<'_>> = outside
                 .iter()
                 .map(|(fd, flags)| PollFd::new(fd, *flags))
@@ -89,13 +98,11 @@ impl Process<'_> {
                 until
             };
             self.wait(&mut fds, wait_until)?;
-            let flags: Vec<(PollFlags, PollFlags)> = fds
-                .iter()
-                .zip(&outside)
-                .map(|(fd, (_, asked))| (*asked, fd.revents()))
-                .collect();
             for one in asked.iter_mut() {
-                any |= self.outside_found(one, &flags);
+                if let Some(fd) = one.outside.and_then(|index| fds.get(index)) {
+                    one.found |= fd.revents().bits() & (one.events | POLLERR | POLLHUP);
+                    any |= one.found != 0;
+                }
             }
             if any || over {
                 return Ok(());
@@ -104,11 +111,8 @@ impl Process<'_> {
     }
 
     /// What is so without asking the host; what it has to be asked is added.
-    fn readiness(
-        &self,
-        asked: &Asked,
-        outside: &mut Vec<(std::sync::Arc<std::os::fd::OwnedFd>, PollFlags)>,
-    ) -> u16 {
+    fn readiness(&self, asked: &mut Asked, outside: &mut Outside) -> u16 {
+        asked.outside = None;
         // A negative number: not asked about.
         if asked.fd > u64::from(u32::MAX >> 1) {
             return 0;
@@ -119,19 +123,11 @@ impl Process<'_> {
         let description = lock(&description);
         let found = match &description.object {
             Object::Stdin => match self.streams.input() {
-                Some(fd) if asked.events & POLLIN != 0 => {
-                    outside.push((fd, PollFlags::IN));
-                    0
-                }
-                Some(_) => 0,
+                Some(fd) => ask(asked, outside, fd, PollFlags::IN),
                 None => POLLIN,
             },
             Object::Output(which) => match self.streams.output(*which) {
-                Some(fd) if asked.events & POLLOUT != 0 => {
-                    outside.push((fd, PollFlags::OUT));
-                    0
-                }
-                Some(_) => 0,
+                Some(fd) => ask(asked, outside, fd, PollFlags::OUT),
                 None => POLLOUT,
             },
             Object::Reader(reader) => match reader.ready() {
@@ -146,36 +142,19 @@ impl Process<'_> {
                 Ok(_) => POLLOUT,
             },
             Object::Lower(_) | Object::Upper(_) | Object::Folder(_) => POLLIN | POLLOUT,
-            Object::Path => POLLNVAL,
+            Object::Path(_) => POLLNVAL,
         };
         found & (asked.events | POLLERR | POLLHUP | POLLNVAL)
-    }
-
-    /// Adds what the host has said of the streams.
-    fn outside_found(&self, asked: &mut Asked, flags: &[(PollFlags, PollFlags)]) -> bool {
-        let Ok(description) = self.descriptors.get(asked.fd) else {
-            return false;
-        };
-        let wanted = match lock(&description).object {
-            Object::Stdin => PollFlags::IN,
-            Object::Output(_) => PollFlags::OUT,
-            _ => return false,
-        };
-        for (asked_for, found) in flags {
-            if *asked_for == wanted && asked.found & POLLNVAL == 0 {
-                asked.found |= found.bits() & (asked.events | POLLERR | POLLHUP);
-            }
-        }
-        asked.found != 0
     }
 
     /// `select`, and with `precise` `pselect6`
     pub fn select(&mut self, args: [u64; 6], precise: bool) -> Answer {
         let [count, readers, writers, exceptions, time, _] = args;
-        let count = count & 0xffff_ffff;
-        if count > FD_SETSIZE {
-            return Err(Errno::INVAL.into());
-        }
+        // A negative number is an error, one that is too large is not.
+        let count = match int(count) {
+            count if count > i32::MAX.unsigned_abs() => return Err(Errno::INVAL.into()),
+            count => u64::from(count).min(FD_SETSIZE),
+        };
         let time = match (time, precise) {
             (0, _) => None,
             (time, true) => Some(self.duration(time)?),
@@ -208,6 +187,7 @@ impl Process<'_> {
                     fd,
                     events,
                     found: 0,
+                    outside: None,
                 });
             }
         }
@@ -246,7 +226,16 @@ impl Process<'_> {
     }
 }
 
-fn low_half(value: u64) -> [u8; 4] {
-    let [a, b, c, d, ..] = value.to_le_bytes();
-    [a, b, c, d]
+/// Has the host asked about one of the streams, errors of which are always of interest.
+fn ask(asked: &mut Asked, outside: &mut Outside, fd: Arc<OwnedFd>, flags: PollFlags) -> u16 {
+    let flags = flags & PollFlags::from_bits_retain(asked.events);
+    let known = outside
+        .iter_mut()
+        .position(|(other, _)| Arc::ptr_eq(other, &fd));
+    match known.and_then(|index| outside.get_mut(index)) {
+        Some((_, wanted)) => *wanted |= flags,
+        None => outside.push((fd, flags)),
+    }
+    asked.outside = known.or(outside.len().checked_sub(1));
+    0
 }

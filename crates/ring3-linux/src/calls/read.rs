@@ -1,7 +1,5 @@
 //! What reading does, by what is read.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use microvm_ring3::Access;
@@ -10,7 +8,7 @@ use rustix::io::Errno;
 use super::descriptors::{O_ACCMODE, O_NONBLOCK, O_WRONLY};
 use super::read_write::{At, fill_randomly};
 use crate::descriptors::{Description, Object, Shared};
-use crate::files::{Body, Device, Node};
+use crate::files::{Body, Device, LowerFile, Node};
 use crate::frames::lock;
 use crate::process::{Answer, Process, Stop};
 
@@ -28,11 +26,12 @@ impl Process<'_> {
             return Err(Errno::BADF.into());
         }
         let position = match at {
-            At::Position => description.position,
+            At::Position | At::Behind => description.position,
             At::Offset(offset) => offset,
         };
+        let at_once = description.flags & O_NONBLOCK != 0 || matches!(at, At::Behind);
         let done = match &description.object {
-            Object::Stdin => self.read_stdin(address, length, description.flags)?,
+            Object::Stdin => self.read_stdin(address, length, at_once)?,
             Object::Lower(file) => {
                 let file = Arc::clone(file);
                 self.fill(address, length, |process, address, length, done| {
@@ -45,13 +44,13 @@ impl Process<'_> {
                     process.read_node(&node, address, length, position.saturating_add(done))
                 })?
             }
-            Object::Reader(_) => return self.read_pipe(description, address, length),
+            Object::Reader(_) => return self.read_pipe(description, address, length, at_once),
             Object::Folder(_) => return Err(Errno::ISDIR.into()),
-            Object::Output(_) | Object::Writer(_) | Object::Path => {
+            Object::Output(_) | Object::Writer(_) | Object::Path(_) => {
                 return Err(Errno::BADF.into());
             }
         };
-        if matches!(at, At::Position) {
+        if !matches!(at, At::Offset(_)) {
             description.position = position.saturating_add(done as u64);
         }
         Ok(done as u64)
@@ -59,7 +58,7 @@ impl Process<'_> {
 
     fn read_file(
         &mut self,
-        file: &File,
+        file: &LowerFile,
         address: u64,
         length: usize,
         offset: u64,
@@ -67,12 +66,10 @@ impl Process<'_> {
         let piece = self.memory.piece(address, length, Access::Write)?;
         let length = piece.length.min(self.buffer.len());
         let buffer = self.buffer.get_mut(..length).unwrap_or_default();
-        let read = match file.read_at(buffer, offset) {
-            Ok(0) => return Ok(None),
-            Ok(read) => read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(Some(0)),
-            Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO).into()),
-        };
+        let read = file.read_some(buffer, offset)?;
+        if read == 0 {
+            return Ok(None);
+        }
         let bytes = buffer.get(..read).unwrap_or_default();
         piece
             .memory
@@ -127,7 +124,7 @@ impl Process<'_> {
         Ok(Some(length))
     }
 
-    fn read_stdin(&mut self, address: u64, length: usize, flags: u32) -> Result<usize, Stop> {
+    fn read_stdin(&mut self, address: u64, length: usize, at_once: bool) -> Result<usize, Stop> {
         if length == 0 {
             return Ok(0);
         }
@@ -135,7 +132,7 @@ impl Process<'_> {
         let piece = self.memory.piece(address, length, Access::Write)?;
         let length = piece.length.min(self.buffer.len());
         loop {
-            self.wait_for_input(flags & O_NONBLOCK != 0)?;
+            self.wait_for_input(at_once)?;
             let buffer = self.buffer.get_mut(..length).unwrap_or_default();
             match self.streams.read(buffer) {
                 Ok(read) => {
@@ -146,14 +143,20 @@ impl Process<'_> {
                         .map_err(|_| Errno::FAULT)?;
                     return Ok(read);
                 }
-                Err(Errno::AGAIN) if flags & O_NONBLOCK == 0 => {}
+                Err(Errno::AGAIN) if !at_once => {}
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
     }
 
-    fn read_pipe(&mut self, description: &Description, address: u64, length: usize) -> Answer {
+    fn read_pipe(
+        &mut self,
+        description: &Description,
+        address: u64,
+        length: usize,
+        at_once: bool,
+    ) -> Answer {
         let Object::Reader(reader) = &description.object else {
             return Err(Errno::BADF.into());
         };
@@ -164,7 +167,7 @@ impl Process<'_> {
             match reader.ready() {
                 (0, _) if done > 0 => return Ok(None),
                 (0, false) => return Ok(None),
-                (0, true) if description.flags & O_NONBLOCK != 0 => {
+                (0, true) if at_once => {
                     return Err(Errno::AGAIN.into());
                 }
                 (0, true) => process.wait_forever()?,

@@ -21,6 +21,8 @@ const LOOK: usize = 4 << 20;
 #[derive(Clone, Copy)]
 pub(super) enum At {
     Position,
+    /// The same, for a later part of one call: who reads has something and waits for nothing.
+    Behind,
     Offset(u64),
 }
 
@@ -84,29 +86,31 @@ impl Process<'_> {
         if count > MOST_PARTS {
             return Err(Errno::INVAL.into());
         }
-        let mut total = 0;
+        // One that is wrong is found before anything is moved.
+        let mut entries = Vec::new();
         for index in 0..count {
             let entry = parts.checked_add(16 * index).ok_or(Errno::FAULT)?;
-            let result = self.part(entry, MOST - total).map_err(Stop::from);
-            let result = result.and_then(|(address, length)| {
-                let done = if length == 0 {
-                    0
-                } else {
-                    transfer(self, &description, address, length, at)?
-                };
-                Ok((done, length))
-            });
-            let (done, length) = match result {
-                Ok(result) => result,
+            entries.push(self.part(entry)?);
+        }
+        let mut total = 0;
+        for (address, length) in entries {
+            let length = length.min(MOST - total);
+            if length == 0 {
+                continue;
+            }
+            let part = usize::try_from(length).unwrap_or(0);
+            let done = match transfer(self, &description, address, part, at) {
+                Ok(done) => done,
                 // What was done stays done.
                 Err(Stop::Error(_)) if total > 0 => break,
                 Err(stop) => return Err(stop),
             };
             total += done;
-            if let At::Offset(offset) = &mut at {
-                *offset += done;
-            }
-            if done < length as u64 {
+            at = match at {
+                At::Offset(offset) => At::Offset(offset + done),
+                At::Position | At::Behind => At::Behind,
+            };
+            if done < length {
                 break;
             }
         }
@@ -114,17 +118,15 @@ impl Process<'_> {
     }
 
     /// An entry of `struct iovec`.
-    fn part(&mut self, entry: u64, most: u64) -> Result<(u64, usize), Errno> {
-        let bytes: [u8; 16] = self.memory.read_array(entry)?;
-        let ([address, length], _) = bytes.as_chunks::<8>() else {
-            return Err(Errno::FAULT);
-        };
-        let length = u64::from_le_bytes(*length);
+    fn part(&mut self, entry: u64) -> Result<(u64, u64), Errno> {
+        let address = self.memory.read_u64(entry)?;
+        let length = self
+            .memory
+            .read_u64(entry.checked_add(8).ok_or(Errno::FAULT)?)?;
         if length > i64::MAX.unsigned_abs() {
             return Err(Errno::INVAL);
         }
-        let length = usize::try_from(length.min(most)).unwrap_or(0);
-        Ok((u64::from_le_bytes(*address), length))
+        Ok((address, length))
     }
 
     /// Transfers piece by piece until one is shorter than it might be.
@@ -221,7 +223,7 @@ fn at_offset(offset: u64) -> Result<At, Errno> {
 fn check_seekable(description: &Shared) -> Result<(), Errno> {
     match lock(description).object {
         Object::Lower(_) | Object::Upper(_) => Ok(()),
-        Object::Path => Err(Errno::BADF),
+        Object::Path(_) => Err(Errno::BADF),
         Object::Folder(_) => Err(Errno::ISDIR),
         _ => Err(Errno::SPIPE),
     }

@@ -1,14 +1,14 @@
 //! Calls that tell of files: `stat` and its like, positions, and the names in folders.
 
-use rustix::fs::fstat;
 use rustix::io::Errno;
 
+use super::int;
+use super::path::AT_SYMLINK_NOFOLLOW;
 use crate::descriptors::{Description, Object};
 use crate::files::{Layout, S_IFIFO, Status};
 use crate::frames::lock;
 use crate::process::{Answer, Process};
 
-const AT_SYMLINK_NOFOLLOW: u64 = 0x100;
 const AT_EMPTY_PATH: u64 = 0x1000;
 /// Bytes of an entry of `getdents64` without its name, and of `getdents`.
 const ENTRY64: usize = 19;
@@ -49,9 +49,8 @@ impl Process<'_> {
     fn status_at(&mut self, folder: u64, path: u64, flags: u64) -> Result<Status, Errno> {
         let first: [u8; 1] = self.memory.read_array(path)?;
         if first == [0] && flags & AT_EMPTY_PATH != 0 {
-            if folder & 0xffff_ffff == super::CWD & 0xffff_ffff {
-                let found = self.tree.find(&self.cwd.clone(), b".", true)?;
-                return self.tree.status(&found);
+            if int(folder) == int(super::CWD) {
+                return self.tree.status_of(&self.cwd);
             }
             return self.status_of(folder);
         }
@@ -71,17 +70,10 @@ impl Process<'_> {
             ..Status::default()
         };
         match &description.object {
-            Object::Lower(file) => Ok(Status::of(&fstat(&**file)?)),
+            Object::Lower(file) => file.status(),
             Object::Upper(node) => Ok(node.status()),
-            Object::Folder(_) | Object::Path => {
-                let path = if description.path.is_empty() {
-                    b"/"
-                } else {
-                    description.path.as_slice()
-                };
-                let found = self.tree.find(b"", path, false)?;
-                self.tree.status(&found)
-            }
+            Object::Folder(listing) => self.tree.status_of(listing.base()),
+            Object::Path(base) => self.tree.status_of(base),
             Object::Stdin | Object::Output(_) | Object::Reader(_) | Object::Writer(_) => {
                 Ok(stream(S_IFIFO))
             }
@@ -96,12 +88,12 @@ impl Process<'_> {
             object, position, ..
         } = &mut *description;
         let size = match object {
-            Object::Lower(file) => fstat(&**file)?.st_size,
+            Object::Lower(file) => i64::try_from(file.status()?.size).unwrap_or(i64::MAX),
             Object::Upper(node) => node.file().map_or(0, |contents| {
                 i64::try_from(lock(contents).size()).unwrap_or(i64::MAX)
             }),
             Object::Folder(listing) => {
-                let to = match whence & 0xffff_ffff {
+                let to = match int(whence) {
                     0 => offset,
                     1 if offset == 0 => listing.position(),
                     _ => return Err(Errno::INVAL.into()),
@@ -109,11 +101,11 @@ impl Process<'_> {
                 listing.seek(self.tree, to)?;
                 return Ok(listing.position());
             }
-            Object::Path => return Err(Errno::BADF.into()),
+            Object::Path(_) => return Err(Errno::BADF.into()),
             _ => return Err(Errno::SPIPE.into()),
         };
         let offset = offset.cast_signed();
-        let to = match whence & 0xffff_ffff {
+        let to = match int(whence) {
             0 => Some(offset),
             1 => i64::try_from(*position)
                 .unwrap_or(i64::MAX)
@@ -136,13 +128,23 @@ impl Process<'_> {
     pub fn getdents(&mut self, fd: u64, buffer: u64, length: u64, new: bool) -> Answer {
         let description = self.descriptors.get(fd)?;
         let mut description = lock(&description);
-        let Object::Folder(listing) = &mut description.object else {
-            return Err(Errno::NOTDIR.into());
+        let listing = match &mut description.object {
+            Object::Folder(listing) => listing,
+            Object::Path(_) => return Err(Errno::BADF.into()),
+            _ => return Err(Errno::NOTDIR.into()),
         };
-        let length = usize::try_from(length & 0xffff_ffff).unwrap_or(0);
+        listing.refresh(self.tree);
+        let length = usize::try_from(int(length)).unwrap_or(0);
         let length = length.min(self.buffer.len());
+        let start = listing.position();
         let mut used = 0;
-        while let Some(name) = listing.next(self.tree)? {
+        loop {
+            let name = match listing.next(self.tree) {
+                Ok(Some(name)) => name,
+                Err(errno) if used == 0 => return Err(errno.into()),
+                // What went wrong will do so again.
+                Ok(None) | Err(_) => break,
+            };
             let fixed = if new { ENTRY64 } else { ENTRY };
             // The old form has the kind behind the name's end.
             let entry = (fixed + name.name.len() + 1 + usize::from(!new)).next_multiple_of(8);
@@ -175,7 +177,11 @@ impl Process<'_> {
             used += entry;
         }
         let bytes = self.buffer.get(..used).unwrap_or_default();
-        self.memory.write(buffer, bytes)?;
+        if let Err(errno) = self.memory.write(buffer, bytes) {
+            // No name is lost.
+            listing.seek(self.tree, start)?;
+            return Err(errno.into());
+        }
         Ok(used as u64)
     }
 

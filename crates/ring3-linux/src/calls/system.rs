@@ -3,9 +3,9 @@
 use microvm_ring3::{Access, SegmentBases};
 use rustix::io::Errno;
 
-use super::PID;
 use super::read_write::fill_randomly;
 use super::time::timeval;
+use super::{PID, int};
 use crate::files::{Layout, USER};
 use crate::process::{Answer, Ending, Process, Stop};
 
@@ -14,10 +14,10 @@ const FIELD: usize = 65;
 /// The version that programs are told; glibc refuses to start on old ones.
 const RELEASE: &[u8] = b"6.1.0-microvm";
 
-const ARCH_SET_GS: u64 = 0x1001;
-const ARCH_SET_FS: u64 = 0x1002;
-const ARCH_GET_FS: u64 = 0x1003;
-const ARCH_GET_GS: u64 = 0x1004;
+const ARCH_SET_GS: u32 = 0x1001;
+const ARCH_SET_FS: u32 = 0x1002;
+const ARCH_GET_FS: u32 = 0x1003;
+const ARCH_GET_GS: u32 = 0x1004;
 
 const INFINITY: u64 = u64::MAX;
 /// Most bytes that one call fills randomly before it looks whether the run is to end.
@@ -39,7 +39,7 @@ impl Process<'_> {
     pub fn arch_prctl(&mut self, code: u64, address: u64) -> Answer {
         let failed = |error| Stop::End(Ending::Failed(error));
         let bases = self.context.segment_bases().map_err(failed)?;
-        let bases = match code & 0xffff_ffff {
+        let bases = match int(code) {
             ARCH_SET_FS => SegmentBases {
                 fs: address,
                 ..bases
@@ -66,11 +66,11 @@ impl Process<'_> {
 
     /// `prctl`: names are taken and forgotten.
     pub fn prctl(&mut self, option: u64, argument: u64) -> Answer {
-        const PR_GET_DUMPABLE: u64 = 3;
-        const PR_SET_NAME: u64 = 15;
-        const PR_GET_NAME: u64 = 16;
-        const PR_SET_NO_NEW_PRIVS: u64 = 38;
-        match option & 0xffff_ffff {
+        const PR_GET_DUMPABLE: u32 = 3;
+        const PR_SET_NAME: u32 = 15;
+        const PR_GET_NAME: u32 = 16;
+        const PR_SET_NO_NEW_PRIVS: u32 = 38;
+        match int(option) {
             PR_GET_DUMPABLE | PR_SET_NO_NEW_PRIVS => Ok(0),
             PR_SET_NAME => {
                 self.memory.piece(argument, 1, Access::Read)?;
@@ -87,10 +87,10 @@ impl Process<'_> {
 
     /// `prlimit64`: limits are told, and cannot be changed.
     pub fn prlimit(&mut self, pid: u64, resource: u64, new: u64, old: u64) -> Answer {
-        if pid & 0xffff_ffff != 0 && pid & 0xffff_ffff != u64::from(PID) {
+        if int(pid) != 0 && int(pid) != PID {
             return Err(Errno::SRCH.into());
         }
-        let limit = match resource & 0xffff_ffff {
+        let limit = match int(resource) {
             // RLIMIT_CPU
             0 => self
                 .deadlines
@@ -136,7 +136,7 @@ impl Process<'_> {
     /// `getrusage`
     pub fn getrusage(&mut self, who: u64, address: u64) -> Answer {
         let mut out = Layout([0; 144]);
-        match i32::try_from(who.cast_signed()).unwrap_or(i32::MIN) {
+        match int(who).cast_signed() {
             // RUSAGE_SELF and RUSAGE_THREAD
             0 | 1 => {
                 out.bytes(0, &timeval(self.cpu_used()));
@@ -184,7 +184,7 @@ impl Process<'_> {
 
     /// `getrandom`
     pub fn getrandom(&mut self, address: u64, length: u64, flags: u64) -> Answer {
-        if flags & 0xffff_ffff & !7 != 0 {
+        if int(flags) & !7 != 0 {
             return Err(Errno::INVAL.into());
         }
         let length = length.min(i32::MAX.unsigned_abs().into());
@@ -216,14 +216,14 @@ impl Process<'_> {
 
     /// `futex`: the only thread is not waited for, and would wait for ever.
     pub fn futex(&mut self, args: [u64; 6]) -> Answer {
-        const PRIVATE_OR_REALTIME: u64 = 0x180;
+        const PRIVATE_OR_REALTIME: u32 = 0x180;
         let [address, operation, value, time, ..] = args;
         let absolute_realtime = operation & 0x100 != 0;
-        match operation & 0xffff_ffff & !PRIVATE_OR_REALTIME {
+        match int(operation) & !PRIVATE_OR_REALTIME {
             // FUTEX_WAIT and FUTEX_WAIT_BITSET
             wait @ (0 | 9) => {
                 let now = self.memory.read_u32(address)?;
-                if u64::from(now) != value & 0xffff_ffff {
+                if now != int(value) {
                     return Err(Errno::AGAIN.into());
                 }
                 if time == 0 {
@@ -244,14 +244,9 @@ impl Process<'_> {
     }
 
     /// `setuid` and its like: only to who it is already.
-    pub fn set_ids(&mut self, args: [u64; 6], two: bool) -> Answer {
-        let [a, b, c, ..] = args;
-        let same = |id: u64| {
-            let id = id & 0xffff_ffff;
-            id == u64::from(USER) || id == 0xffff_ffff
-        };
-        let (b, c) = if two { (b, c) } else { (a, a) };
-        if same(a) && same(b) && (same(c) || !two || c == 0) {
+    pub fn set_ids(&mut self, ids: &[u64]) -> Answer {
+        let same = |id: &u64| matches!(int(*id), USER | u32::MAX);
+        if ids.iter().all(same) {
             Ok(0)
         } else {
             Err(Errno::PERM.into())
@@ -273,11 +268,11 @@ impl Process<'_> {
 
     /// `setpgid`, `setsid`, `getpgid` and `getsid`: it leads its group and session.
     pub fn group(&mut self, number: u64, pid: u64) -> Answer {
-        let pid = pid & 0xffff_ffff;
+        let pid = int(pid);
         match number {
             // setsid of who leads a group
             112 => Err(Errno::PERM.into()),
-            _ if pid != 0 && pid != u64::from(PID) => Err(Errno::SRCH.into()),
+            _ if pid != 0 && pid != PID => Err(Errno::SRCH.into()),
             // setpgid
             109 => Ok(0),
             _ => Ok(u64::from(PID)),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
 
+use super::int;
 use crate::files::Layout;
 use crate::process::{Answer, Process, Stop};
 
@@ -17,7 +18,7 @@ enum Clock {
 }
 
 fn clock(number: u64) -> Result<Clock, Errno> {
-    Ok(match number & 0xffff_ffff {
+    Ok(match int(number) {
         0 => Clock::Host(ClockId::Realtime),
         1 => Clock::Host(ClockId::Monotonic),
         2 | 3 => Clock::Cpu,
@@ -140,7 +141,7 @@ impl Process<'_> {
     /// `clock_nanosleep`: nothing but the run's end ends it before its time.
     pub fn clock_nanosleep(&mut self, number: u64, flags: u64, time: u64, _rest: u64) -> Answer {
         let mut time = self.duration(time)?;
-        if !matches!(number & 0xffff_ffff, 0 | 1 | 7) {
+        if !matches!(int(number), 0 | 1 | 7) {
             return Err(Errno::INVAL.into());
         }
         if flags & TIMER_ABSTIME != 0 {

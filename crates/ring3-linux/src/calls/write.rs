@@ -36,11 +36,12 @@ impl Process<'_> {
             }
             Object::Upper(node) => {
                 let position = match (at, node.file()) {
-                    (At::Offset(offset), _) => offset,
-                    (At::Position, Some(contents)) if description.flags & O_APPEND != 0 => {
+                    // At an offset too, as Linux has it.
+                    (_, Some(contents)) if description.flags & O_APPEND != 0 => {
                         lock(contents).size()
                     }
-                    (At::Position, _) => description.position,
+                    (At::Offset(offset), _) => offset,
+                    _ => description.position,
                 };
                 let node = Arc::clone(node);
                 let done = self.fill(address, length, |process, address, length, done| {
@@ -49,7 +50,7 @@ impl Process<'_> {
                 if done > 0 {
                     node.set_modified();
                 }
-                if matches!(at, At::Position) {
+                if !matches!(at, At::Offset(_)) {
                     description.position = position.saturating_add(done as u64);
                 }
                 done
@@ -59,7 +60,7 @@ impl Process<'_> {
             | Object::Lower(_)
             | Object::Folder(_)
             | Object::Reader(_)
-            | Object::Path => return Err(Errno::BADF.into()),
+            | Object::Path(_) => return Err(Errno::BADF.into()),
         };
         Ok(done as u64)
     }

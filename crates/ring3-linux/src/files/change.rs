@@ -1,15 +1,16 @@
 //! What programs change in the tree. Nothing of the root folder changes: files in memory take the
 //! place of its files, or hide them.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
-use super::node::{BLOCK, Body, Contents, Folder, Node};
-use super::status::{Moment, S_IFDIR, S_IFLNK, S_IFREG};
-use super::tree::{Found, Tree, What, split};
+use super::listing::Listing;
+use super::node::{BLOCK, Body, Contents, DEVICE, Folder, Link, Node};
+use super::status::{Moment, S_IFDIR, S_IFLNK, S_IFREG, Status};
+use super::tree::{Found, Tree, What};
+use super::walk::split;
 use crate::frames::lock;
 
 /// Longest target of a link.
@@ -24,6 +25,7 @@ impl Tree {
             .split(|byte| *byte == b'/')
             .filter(|name| !name.is_empty())
         {
+            self.step(1)?;
             walked.push(b'/');
             walked.extend_from_slice(name);
             let entries = folder.folder().ok_or(Errno::NOTDIR)?;
@@ -39,8 +41,12 @@ impl Tree {
                     if !lower.status.is_folder() {
                         return Err(Errno::NOTDIR);
                     }
-                    let body = |_: &_| Ok(Body::Folder(Mutex::default()));
-                    self.add(&folder, name, lower.status.mode, body)?
+                    let node = Node::of(&lower.status, Body::Folder(Mutex::default()));
+                    let modified = folder.status().modified;
+                    self.put(&folder, name, Some(Arc::clone(&node)))?;
+                    // Nobody has changed it.
+                    folder.set_times(None, Some(modified));
+                    node
                 }
             };
         }
@@ -53,7 +59,7 @@ impl Tree {
         }
         let (folder, name) = split(&found.path);
         let folder = self.upper_folder(folder)?;
-        self.add(&folder, name, permissions, |_| Ok(body))
+        self.add(&folder, name, permissions, body)
     }
 
     /// Makes an empty file.
@@ -83,8 +89,8 @@ impl Tree {
         if target.len() > MOST_TARGET {
             return Err(Errno::NAMETOOLONG);
         }
-        // Counted by its bytes, which are no more than a block.
-        self.create(found, 0o777, Body::Link(target))?;
+        let link = Link::new(target, &self.budget)?;
+        self.create(found, 0o777, Body::Link(link))?;
         Ok(())
     }
 
@@ -109,30 +115,70 @@ impl Tree {
 
     /// What was found as a file in memory: a file of the root folder is copied.
     pub fn upper(&mut self, found: &Found) -> Result<Arc<Node>, Errno> {
+        self.upper_part(found, u64::MAX)
+    }
+
+    /// The same, but of a file's bytes only the first are wanted.
+    pub fn upper_part(&mut self, found: &Found, most: u64) -> Result<Arc<Node>, Errno> {
         let lower = match &found.what {
             What::Missing => return Err(Errno::NOENT),
             What::Upper(node) => return Ok(Arc::clone(node)),
             What::Lower(lower) => lower,
         };
-        let permissions = lower.status.mode;
         let body = match lower.status.kind() {
             S_IFDIR => return self.upper_folder(&found.path),
-            S_IFLNK => Body::Link(lower.target()?),
+            S_IFLNK => Body::Link(Link::new(lower.target()?, &self.budget)?),
             S_IFREG => {
                 let root = self.root.as_mut().ok_or(Errno::NOENT)?;
-                let file = File::from(root.open_file(&found.path)?);
+                let (file, _) = root.open_file(&found.path)?;
                 let mut contents = Contents::new(&self.budget)?;
-                copy(&file, &mut contents)?;
+                self.copy(&file, &mut contents, most)?;
                 Body::File(Mutex::new(contents))
             }
             _ => return Err(Errno::ACCESS),
         };
-        let modified = lower.status.modified;
+        let status = match lower.status.links {
+            // Its number stays, as far as no other name leads to it.
+            0 | 1 => lower.status,
+            _ => Status {
+                device: DEVICE,
+                inode: self.next_inode(),
+                ..lower.status
+            },
+        };
         let (folder, name) = split(&found.path);
         let folder = self.upper_folder(folder)?;
-        let node = self.add(&folder, name, permissions, |_| Ok(body))?;
-        node.set_times(None, Some(modified));
+        let modified = folder.status().modified;
+        let node = Node::of(&status, body);
+        self.put(&folder, name, Some(Arc::clone(&node)))?;
+        // The folder has the same names as before.
+        folder.set_times(None, Some(modified));
         Ok(node)
+    }
+
+    fn copy(&mut self, file: &OwnedFd, contents: &mut Contents, most: u64) -> Result<(), Errno> {
+        let mut buffer = [0; BLOCK];
+        let mut offset = 0;
+        while offset < most {
+            self.step(4)?;
+            let length = usize::try_from(most - offset).unwrap_or(BLOCK).min(BLOCK);
+            let part = buffer.get_mut(..length).unwrap_or_default();
+            let read = match rustix::io::pread(file, part, offset) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(errno),
+            };
+            let mut rest = buffer.get(..read).unwrap_or_default();
+            while !rest.is_empty() {
+                let place = contents.part_mut(offset, rest.len())?;
+                let length = place.len();
+                place.copy_from_slice(rest.get(..length).unwrap_or_default());
+                rest = rest.get(length..).unwrap_or_default();
+                offset += length as u64;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the root folder has something at a path that shows once nothing is there in memory.
@@ -142,7 +188,7 @@ impl Tree {
 
     /// Whether a folder that is above the root folder's, or that one, has no names in it.
     fn is_empty(&mut self, found: &Found) -> Result<bool, Errno> {
-        let mut listing = super::listing::Listing::new(found.path.clone());
+        let mut listing = Listing::of(found);
         while let Some(entry) = listing.next(self)? {
             if entry.name != b"." && entry.name != b".." {
                 return Ok(false);
@@ -177,7 +223,9 @@ impl Tree {
         } else {
             let entries = folder.folder().ok_or(Errno::NOTDIR)?;
             let before = lock(entries).entries.remove(name);
-            drop(before);
+            if let Some(node) = before.and_then(|entry| entry.node) {
+                node.left(&folder, name);
+            }
             folder.set_modified();
         }
         if let What::Upper(node) = &found.what {
@@ -224,15 +272,17 @@ impl Tree {
             }
         }
         let node = self.upper(from)?;
-        if let What::Upper(there) = &to.what {
-            if Arc::ptr_eq(there, &node) {
-                return Ok(());
-            }
-            there.count_link(false);
+        if let What::Upper(there) = &to.what
+            && Arc::ptr_eq(there, &node)
+        {
+            return Ok(());
         }
         let (folder, name) = split(&to.path);
         let folder = self.upper_folder(folder)?;
         self.put(&folder, name, Some(Arc::clone(&node)))?;
+        if let What::Upper(there) = &to.what {
+            there.count_link(false);
+        }
         // It is found by its new name now, and taken away by the old one only.
         node.count_link(true);
         let from = Found {
@@ -260,26 +310,5 @@ impl Tree {
     ) -> Result<(), Errno> {
         self.upper(found)?.set_times(accessed, modified);
         Ok(())
-    }
-}
-
-fn copy(file: &File, contents: &mut Contents) -> Result<(), Errno> {
-    let mut buffer = [0; BLOCK];
-    let mut offset = 0;
-    loop {
-        let read = match file.read_at(&mut buffer, offset) {
-            Ok(0) => return Ok(()),
-            Ok(read) => read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
-        };
-        let mut rest = buffer.get(..read).unwrap_or_default();
-        while !rest.is_empty() {
-            let place = contents.part_mut(offset, rest.len())?;
-            let length = place.len();
-            place.copy_from_slice(rest.get(..length).unwrap_or_default());
-            rest = rest.get(length..).unwrap_or_default();
-            offset += length as u64;
-        }
     }
 }

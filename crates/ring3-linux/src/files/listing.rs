@@ -2,12 +2,13 @@
 //! However many there are, one is held at a time.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
 use rustix::fs::{Dir, FileType};
 use rustix::io::Errno;
 
-use super::node::Body;
-use super::tree::Tree;
+use super::node::{Body, Node};
+use super::tree::{Base, Found, Tree, What};
 use crate::frames::lock;
 
 /// A name, and what it stands for.
@@ -22,7 +23,9 @@ pub struct Name {
 /// A listing that was begun.
 #[derive(Debug)]
 pub struct Listing {
-    path: Vec<u8>,
+    base: Base,
+    /// Whether the root folder's names show.
+    lower: bool,
     state: State,
     /// Names given so far.
     given: u64,
@@ -40,14 +43,30 @@ enum State {
 }
 
 impl Listing {
-    /// The listing of the folder at a path without links.
-    pub fn new(path: Vec<u8>) -> Self {
+    /// The listing of a folder that was found.
+    pub fn of(found: &Found) -> Self {
+        Self::new(
+            found.base(),
+            match &found.what {
+                What::Upper(_) => found.lower,
+                _ => true,
+            },
+        )
+    }
+
+    fn new(base: Base, lower: bool) -> Self {
         Self {
-            path,
+            base,
+            lower,
             state: State::Start,
             given: 0,
             back: None,
         }
+    }
+
+    /// The folder.
+    pub fn base(&self) -> &Base {
+        &self.base
     }
 
     /// Names given so far, which is a position.
@@ -57,11 +76,12 @@ impl Listing {
 
     /// Goes to a position.
     pub fn seek(&mut self, tree: &mut Tree, position: u64) -> Result<(), Errno> {
+        self.refresh(tree);
         if position == self.given {
             return Ok(());
         }
         if position < self.given {
-            *self = Self::new(std::mem::take(&mut self.path));
+            *self = Self::new(std::mem::take(&mut self.base), self.lower);
         }
         while self.given < position && self.next(tree)?.is_some() {}
         Ok(())
@@ -83,6 +103,14 @@ impl Listing {
         Ok(name)
     }
 
+    /// Looks what has become of a folder that was of the root folder only.
+    pub fn refresh(&mut self, tree: &Tree) {
+        if self.lower && self.base.node.is_none() {
+            let (node, lower) = tree.folder_at(&self.base.path);
+            (self.base.node, self.lower) = (node.filter(|_| lower), lower);
+        }
+    }
+
     fn step(&mut self, tree: &mut Tree) -> Result<Option<Name>, Errno> {
         let dots = |name: &[u8]| Name {
             name: name.to_vec(),
@@ -90,6 +118,7 @@ impl Listing {
             kind: 4,
         };
         loop {
+            tree.step(1)?;
             match &mut self.state {
                 State::Start => {
                     self.state = State::Parent;
@@ -100,11 +129,16 @@ impl Listing {
                     return Ok(Some(dots(b"..")));
                 }
                 State::Upper(last) => {
-                    if let Some(name) = next_upper(tree, &self.path, last.as_deref()) {
+                    if let Some(name) = next_upper(self.base.node.as_ref(), last.as_deref()) {
                         *last = Some(name.name.clone());
                         return Ok(Some(name));
                     }
-                    self.state = open_lower(tree, &self.path)?.map_or(State::End, State::Lower);
+                    let lower = if self.lower {
+                        open_lower(tree, &self.base.path)?
+                    } else {
+                        None
+                    };
+                    self.state = lower.map_or(State::End, State::Lower);
                 }
                 State::Lower(folder) => {
                     let Some(entry) = folder.read() else {
@@ -113,7 +147,7 @@ impl Listing {
                     };
                     let entry = entry?;
                     let name = entry.file_name().to_bytes();
-                    if name == b"." || name == b".." || in_memory(tree, &self.path, name) {
+                    if name == b"." || name == b".." || in_memory(self.base.node.as_ref(), name) {
                         continue;
                     }
                     return Ok(Some(Name {
@@ -128,9 +162,8 @@ impl Listing {
     }
 }
 
-fn next_upper(tree: &Tree, path: &[u8], last: Option<&[u8]>) -> Option<Name> {
-    let (node, _) = tree.folder_at(path);
-    let folder = lock(node.as_ref().and_then(|node| node.folder())?);
+fn next_upper(node: Option<&Arc<Node>>, last: Option<&[u8]>) -> Option<Name> {
+    let folder = lock(node?.folder()?);
     let after = last.map_or(Bound::Unbounded, Bound::Excluded);
     let mut rest = folder.entries.range::<[u8], _>((after, Bound::Unbounded));
     rest.find_map(|(name, entry)| {
@@ -148,17 +181,12 @@ fn next_upper(tree: &Tree, path: &[u8], last: Option<&[u8]>) -> Option<Name> {
     })
 }
 
-fn in_memory(tree: &Tree, path: &[u8], name: &[u8]) -> bool {
-    let (node, _) = tree.folder_at(path);
-    let folder = node.as_ref().and_then(|node| node.folder());
+fn in_memory(node: Option<&Arc<Node>>, name: &[u8]) -> bool {
+    let folder = node.and_then(|node| node.folder());
     folder.is_some_and(|folder| lock(folder).entries.contains_key(name))
 }
 
 fn open_lower(tree: &mut Tree, path: &[u8]) -> Result<Option<Dir>, Errno> {
-    let (_, lower) = tree.folder_at(path);
-    if !lower {
-        return Ok(None);
-    }
     let Some(root) = &mut tree.root else {
         return Ok(None);
     };

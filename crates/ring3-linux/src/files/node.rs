@@ -1,7 +1,7 @@
 //! Files, folders and links in memory.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
@@ -10,22 +10,28 @@ use super::status::{Moment, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG, Status};
 use crate::budget::{Budget, Charge};
 use crate::frames::lock;
 
-/// Bytes that an entry of a folder counts as, beside its name.
-const ENTRY: u64 = 256;
+/// Bytes that an entry of a folder counts as, beside its name: one that hides something, one of
+/// what is no folder, and one of a folder, which has a map of its own and its name twice.
+const HIDING_ENTRY: u64 = 256;
+const ENTRY: u64 = 512;
+const FOLDER_ENTRY: u64 = 1536;
 /// Bytes of a block of a file, and how many it counts as.
 pub const BLOCK: usize = 4096;
 const BLOCK_CHARGE: u64 = 4096 + 64;
 /// Largest size of a file in memory.
 const MOST: u64 = 1 << 40;
 
-/// Number of the device that files in memory are on.
-const DEVICE: u64 = 0x2a;
+/// Number of the device that files in memory are on. Those of the root folder have others.
+pub const DEVICE: u64 = 1;
 
 /// A file, folder, link or device in memory.
 #[derive(Debug)]
 pub struct Node {
+    device: u64,
     inode: u64,
     meta: Mutex<Meta>,
+    /// The folder that a folder is in, and by which name.
+    place: Mutex<Option<(Weak<Node>, Vec<u8>)>>,
     pub body: Body,
 }
 
@@ -43,8 +49,25 @@ struct Meta {
 pub enum Body {
     File(Mutex<Contents>),
     Folder(Mutex<Folder>),
-    Link(Vec<u8>),
+    Link(Link),
     Device(Device),
+}
+
+/// A link.
+#[derive(Debug)]
+pub struct Link {
+    pub target: Vec<u8>,
+    _charge: Charge,
+}
+
+impl Link {
+    pub fn new(target: Vec<u8>, budget: &Budget) -> Result<Self, Errno> {
+        let charge = Charge::new(budget, target.len() as u64);
+        Ok(Self {
+            target,
+            _charge: charge.map_err(|_| Errno::NOSPC)?,
+        })
+    }
 }
 
 /// The devices that there are.
@@ -69,16 +92,36 @@ pub struct Folder {
 pub struct Entry {
     /// `None`: nothing any more, whatever the root folder has there.
     pub node: Option<Arc<Node>>,
-    _charge: Charge,
+    charge: Charge,
 }
 
 impl Entry {
     pub fn new(name: &[u8], node: Option<Arc<Node>>, budget: &Budget) -> Result<Self, Errno> {
-        let charge = Charge::new(budget, ENTRY + name.len() as u64);
+        let charge = Charge::new(budget, Self::bytes(name, node.as_ref()));
         Ok(Self {
             node,
-            _charge: charge.map_err(|_| Errno::NOSPC)?,
+            charge: charge.map_err(|_| Errno::NOSPC)?,
         })
+    }
+
+    fn bytes(name: &[u8], node: Option<&Arc<Node>>) -> u64 {
+        let entry = match node.map(|node| &node.body) {
+            None => HIDING_ENTRY,
+            Some(Body::Folder(_)) => FOLDER_ENTRY,
+            Some(_) => ENTRY,
+        };
+        entry + name.len() as u64
+    }
+
+    /// Stands for something else; returns what it stood for. Needs room only where that is less.
+    pub fn replace(
+        &mut self,
+        name: &[u8],
+        node: Option<Arc<Node>>,
+    ) -> Result<Option<Arc<Node>>, Errno> {
+        let bytes = Self::bytes(name, node.as_ref());
+        self.charge.set(bytes).map_err(|_| Errno::NOSPC)?;
+        Ok(std::mem::replace(&mut self.node, node))
     }
 }
 
@@ -94,17 +137,56 @@ pub fn now() -> Moment {
 impl Node {
     pub fn new(inode: u64, permissions: u32, body: Body) -> Arc<Self> {
         let now = now();
-        Arc::new(Self {
+        let status = Status {
+            device: DEVICE,
             inode,
+            mode: permissions,
+            accessed: now,
+            modified: now,
+            ..Status::default()
+        };
+        Self::of(&status, body)
+    }
+
+    /// What takes the place of a file of which this is known.
+    pub fn of(status: &Status, body: Body) -> Arc<Self> {
+        Arc::new(Self {
+            device: status.device,
+            inode: status.inode,
             meta: Mutex::new(Meta {
-                permissions: permissions & 0o7777,
+                permissions: status.mode & 0o7777,
                 links: 1,
-                accessed: now,
-                modified: now,
-                changed: now,
+                accessed: status.accessed,
+                modified: status.modified,
+                changed: now(),
             }),
+            place: Mutex::default(),
             body,
         })
+    }
+
+    /// The folder that this folder is in, and its name there; `None` for the top, and for one that
+    /// was taken away.
+    pub fn place(&self) -> Option<(Arc<Self>, Vec<u8>)> {
+        let place = lock(&self.place);
+        let (folder, name) = place.as_ref()?;
+        Some((folder.upgrade()?, name.clone()))
+    }
+
+    /// Notes where it is now.
+    pub fn entered(&self, folder: &Arc<Self>, name: &[u8]) {
+        if self.folder().is_some() {
+            *lock(&self.place) = Some((Arc::downgrade(folder), name.to_vec()));
+        }
+    }
+
+    /// Notes that it is not there any more, unless it is somewhere else already.
+    pub fn left(&self, folder: &Arc<Self>, name: &[u8]) {
+        let mut place = lock(&self.place);
+        let there = |(other, other_name): &mut (Weak<Self>, Vec<u8>)| {
+            std::ptr::eq(other.as_ptr(), Arc::as_ptr(folder)) && other_name == name
+        };
+        place.take_if(there);
     }
 
     pub fn folder(&self) -> Option<&Mutex<Folder>> {
@@ -130,11 +212,11 @@ impl Node {
                 (S_IFREG, contents.size, blocks, 0)
             }
             Body::Folder(folder) => (S_IFDIR, lock(folder).entries.len() as u64 * 32, 0, 0),
-            Body::Link(target) => (S_IFLNK, target.len() as u64, 0, 0),
+            Body::Link(link) => (S_IFLNK, link.target.len() as u64, 0, 0),
             Body::Device(device) => (S_IFCHR, 0, 0, device.number()),
         };
         Status {
-            device: DEVICE,
+            device: self.device,
             inode: self.inode,
             mode: kind | meta.permissions,
             links: meta.links,

@@ -9,11 +9,15 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, fstatfs, openat, openat2, readlinkat};
 use rustix::io::Errno;
 
+use super::USER;
+use super::node::DEVICE;
 use super::status::{S_IFDIR, S_IFREG, Status};
 
 /// File systems by which the kernel talks about this process and this host: proc, sysfs, debugfs,
-/// tracefs, securityfs, cgroup, cgroup2, bpf, devpts, pstore, efivarfs, selinuxfs, binderfs, mqueue.
-const HIDDEN: [i64; 14] = [
+/// tracefs, securityfs, cgroup, cgroup2, bpf, devpts, pstore, efivarfs, selinuxfs, binderfs, mqueue,
+/// configfs, fusectl, `binfmt_misc`, nfsd, `rpc_pipefs`, resctrl, hugetlbfs, nsfs; and autofs, of
+/// which a look below would mount something.
+const HIDDEN: [i64; 23] = [
     0x9fa0,
     0x6265_6572,
     0x6462_6720,
@@ -28,6 +32,15 @@ const HIDDEN: [i64; 14] = [
     0xf97c_ff8c,
     0x6c6f_6f70,
     0x1980_0202,
+    0x6265_6570,
+    0x6573_5543,
+    0x4249_4e4d,
+    0x6e66_7364,
+    0x6759_6969,
+    0x0765_5821,
+    0x9584_58f6,
+    0x6e73_6673,
+    0x0187,
 ];
 
 /// How often the kernel may say that it was disturbed.
@@ -37,8 +50,8 @@ const RETRIES: usize = 64;
 #[derive(Debug)]
 pub struct Root {
     folder: OwnedFd,
-    /// Whether files of a device may be seen, by its number.
-    devices: BTreeMap<u64, bool>,
+    /// Numbers that programs see in place of those of the host's devices.
+    devices: BTreeMap<u64, u64>,
 }
 
 /// A file below it, not opened.
@@ -88,28 +101,33 @@ impl Root {
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
             Err(errno) => return Err(errno),
         };
-        let status = Status::of(&fstat(&handle)?);
-        self.check(&handle, &status)?;
+        let status = self.check(&handle)?;
         Ok(Some(Lower { handle, status }))
     }
 
-    fn check(&mut self, handle: &OwnedFd, status: &Status) -> Result<(), Errno> {
-        let seen = match self.devices.get(&status.device) {
-            Some(seen) => *seen,
-            None => {
-                #[allow(clippy::useless_conversion)] // Its type differs by architecture.
-                let kind: i64 = fstatfs(handle)?.f_type.into();
-                let seen = !HIDDEN.contains(&kind);
-                self.devices.insert(status.device, seen);
-                seen
-            }
-        };
-        if seen { Ok(()) } else { Err(Errno::ACCESS) }
+    /// What programs may know of a file; none of those that are closed to them. Which file system
+    /// it is on is asked each time: a device's number is another's once it was unmounted.
+    fn check(&mut self, handle: &OwnedFd) -> Result<Status, Errno> {
+        #[allow(clippy::useless_conversion)] // Its type differs by architecture.
+        let kind: i64 = fstatfs(handle)?.f_type.into();
+        // Some architectures have it as 32 bits with a sign.
+        if HIDDEN.contains(&(kind & 0xffff_ffff)) {
+            return Err(Errno::ACCESS);
+        }
+        let status = Status::of(&fstat(handle)?);
+        let next = DEVICE + 1 + self.devices.len() as u64;
+        let device = *self.devices.entry(status.device).or_insert(next);
+        Ok(Status {
+            device,
+            user: USER,
+            group: USER,
+            ..status
+        })
     }
 
     /// Opens a regular file for reading. What else is there is never opened: a FIFO would block,
     /// and devices do things when they are.
-    pub fn open_file(&mut self, path: &[u8]) -> Result<OwnedFd, Errno> {
+    pub fn open_file(&mut self, path: &[u8]) -> Result<(OwnedFd, Status), Errno> {
         // Should somebody put something else in its place now, this does not wait for it.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         self.open_checked(path, flags, S_IFREG)
@@ -118,20 +136,24 @@ impl Root {
     /// Opens a folder to list it.
     pub fn open_folder(&mut self, path: &[u8]) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        self.open_checked(path, flags, S_IFDIR)
+        Ok(self.open_checked(path, flags, S_IFDIR)?.0)
     }
 
-    fn open_checked(&mut self, path: &[u8], flags: OFlags, kind: u32) -> Result<OwnedFd, Errno> {
+    fn open_checked(
+        &mut self,
+        path: &[u8],
+        flags: OFlags,
+        kind: u32,
+    ) -> Result<(OwnedFd, Status), Errno> {
         let before = self.find(path)?.ok_or(Errno::NOENT)?;
         if before.status.kind() != kind {
             return Err(Errno::ACCESS);
         }
         let file = self.open_below(path, flags)?;
-        let status = Status::of(&fstat(&file)?);
-        self.check(&file, &status)?;
+        let status = self.check(&file)?;
         if status.kind() != kind {
             return Err(Errno::ACCESS);
         }
-        Ok(file)
+        Ok((file, status))
     }
 }

@@ -27,8 +27,14 @@ pub enum Kind {
     Stack,
     /// What the program's file has there.
     Image,
-    /// Bytes of a file; the offset is that of address 0, which wraps.
-    File(Arc<dyn Backing>, u64),
+    /// Bytes of a file.
+    File {
+        backing: Arc<dyn Backing>,
+        /// The offset in the file of address 0, which wraps.
+        base: u64,
+        /// Whether what is written would have to reach the file.
+        shared: bool,
+    },
 }
 
 /// A range of addresses.
@@ -85,6 +91,15 @@ impl Areas {
     pub fn clear(&mut self) {
         self.by_start.clear();
         self.hint = self.top;
+    }
+
+    /// Has no area show a file any more.
+    pub fn forget_files(&mut self) {
+        for area in self.by_start.values_mut() {
+            if matches!(area.kind, Kind::File { .. }) {
+                area.kind = Kind::Anonymous;
+            }
+        }
     }
 
     /// Whether so many more may be added.

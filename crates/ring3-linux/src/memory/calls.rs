@@ -71,19 +71,25 @@ impl ProgramMemory {
             if map.address < LOWEST {
                 return Err(Errno::PERM);
             }
-            if !self.areas.is_free(map.address, end) {
-                if map.keep {
-                    return Err(Errno::EXIST);
-                }
-                self.remove(map.address, end)?;
+            if map.keep && !self.areas.is_free(map.address, end) {
+                return Err(Errno::EXIST);
             }
+            self.remove(map.address, end)?;
             map.address
         } else {
             self.find_room(map.address, length)?
         };
         let kind = match map.kind {
             // The offset in the file becomes that of address 0.
-            Kind::File(backing, offset) => Kind::File(backing, offset.wrapping_sub(start)),
+            Kind::File {
+                backing,
+                base,
+                shared,
+            } => Kind::File {
+                backing,
+                base: base.wrapping_sub(start),
+                shared,
+            },
             kind => kind,
         };
         self.areas
@@ -120,9 +126,7 @@ impl ProgramMemory {
         if !self.areas.has_room_for(1) {
             return Err(Errno::NOMEM);
         }
-        if !self.areas.is_free(address, end) {
-            self.remove(address, end)?;
-        }
+        self.remove(address, end)?;
         Ok(0)
     }
 
@@ -176,6 +180,10 @@ impl ProgramMemory {
         {
             return Ok(0);
         }
+        let shared = |(_, area): (u64, &Area)| matches!(area.kind, Kind::File { shared: true, .. });
+        if protection.write && self.areas.within(address, end).any(shared) {
+            return Err(Errno::ACCESS);
+        }
         let changed = self.change_protection(address, end, protection);
         self.answer(changed, Errno::NOMEM)?;
         for (start, area) in self.areas.take(address, end) {
@@ -222,6 +230,10 @@ impl ProgramMemory {
             }
             return Ok(address);
         }
+        // There is nothing behind them that they could show.
+        if matches!(area.kind, Kind::Image | Kind::Stack) {
+            return Err(Errno::NOMEM);
+        }
         if length > self.charge.budget_limit() || !self.areas.has_room_for(3) {
             return Err(Errno::NOMEM);
         }
@@ -235,17 +247,20 @@ impl ProgramMemory {
         if !remap.may_move {
             return Err(Errno::NOMEM);
         }
-        if matches!(area.kind, Kind::Image | Kind::Stack) {
-            return Err(Errno::INVAL);
-        }
         let target = self.areas.find_room(length).ok_or(Errno::NOMEM)?;
         let moved = self.move_extents(address, end, target, area.protection);
         self.answer(moved, Errno::NOMEM)?;
         self.areas.take(address, end);
         let kind = match area.kind {
-            Kind::File(backing, base) => {
-                Kind::File(backing, base.wrapping_add(address).wrapping_sub(target))
-            }
+            Kind::File {
+                backing,
+                base,
+                shared,
+            } => Kind::File {
+                backing,
+                base: base.wrapping_add(address).wrapping_sub(target),
+                shared,
+            },
             kind => kind,
         };
         self.areas

@@ -74,7 +74,12 @@ impl ProgramMemory {
     fn take_frames(&mut self, area: &Area, address: u64, start: u64) -> Result<Placed, Failure> {
         let page = address - address % PAGE;
         let wanted = area.pages * PAGE;
-        let down = matches!(area.kind, Kind::Stack);
+        let down = match area.kind {
+            Kind::Stack => true,
+            // The program goes from above to below.
+            Kind::Anonymous => self.extent(page + PAGE).is_some(),
+            _ => false,
+        };
         let (low, high) = if down {
             let before = self.extents.range(..page).next_back();
             let floor = before.map_or(start, |(_, extent)| extent.end.max(start));
@@ -120,7 +125,7 @@ impl ProgramMemory {
         match &area.kind {
             Kind::Anonymous | Kind::Stack => {}
             Kind::Image => self.image.copy(run.start, memory, *offset, pages * PAGE)?,
-            Kind::File(backing, base) => {
+            Kind::File { backing, base, .. } => {
                 let mut page = [0; PAGE_BYTES];
                 for index in 0..*pages {
                     let at = index * PAGE;

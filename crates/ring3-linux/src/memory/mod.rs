@@ -11,6 +11,7 @@ mod areas;
 mod calls;
 mod copy;
 mod faults;
+mod reset;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,14 +32,9 @@ use crate::image::Image;
 pub const LOWEST: u64 = 0x1_0000;
 /// Bytes between the stack's end and the first mapping below it.
 const STACK_GAP: u64 = 1 << 20;
-/// Bytes that a table of the lowest level maps, and what a table takes.
-const TABLE_SPAN: u64 = 2 << 20;
-/// Pages that a reset writes anew rather than taking them away.
-const KEPT_PAGES: u64 = 256;
-/// Blocks and tables that a reset leaves with the sandbox.
-const KEPT_BLOCKS: usize = 8;
-const KEPT_TABLES: usize = 64;
-
+/// Bytes that a table maps, by its level, the lowest first; each takes a page. There is one of the
+/// highest level, and a program cannot have it be more.
+const TABLE_SPANS: [u64; 3] = [2 << 20, 1 << 30, 512 << 30];
 /// Why a program's memory could not be had.
 #[derive(Debug)]
 pub enum Failure {
@@ -106,8 +102,8 @@ pub struct ProgramMemory {
     frames: Frames,
     areas: Areas,
     extents: BTreeMap<u64, Extent>,
-    /// Regions of 2 MiB that have a page table.
-    tables: BTreeSet<u64>,
+    /// Regions that have a page table, by its level and their number.
+    tables: BTreeSet<(usize, u64)>,
     /// Page tables.
     charge: Charge,
     /// The image, which others may use as well.
@@ -216,10 +212,12 @@ impl ProgramMemory {
         protection: Protection,
     ) -> Result<(), Failure> {
         let length = extent.end - start;
-        for table in start / TABLE_SPAN..=(extent.end - 1) / TABLE_SPAN {
-            if !self.tables.contains(&table) {
-                self.charge.set(self.charge.bytes() + PAGE)?;
-                self.tables.insert(table);
+        for (level, span) in TABLE_SPANS.into_iter().enumerate() {
+            for table in start / span..=(extent.end - 1) / span {
+                if !self.tables.contains(&(level, table)) {
+                    self.charge.set(self.charge.bytes() + PAGE)?;
+                    self.tables.insert((level, table));
+                }
             }
         }
         let protection = Protection {
@@ -305,91 +303,6 @@ impl ProgramMemory {
         Ok(())
     }
 
-    /// Makes all as it was before the program ran. `false` where a new address space is the better
-    /// way.
-    pub fn reset(&mut self) -> Result<bool, Failure> {
-        if self.frames.blocks() > KEPT_BLOCKS || self.tables.len() > KEPT_TABLES {
-            return Ok(false);
-        }
-        let image = Arc::clone(&self.image);
-        let stack = self.stack_top - self.stack_bytes;
-        let kept: Vec<(u64, u64, Protection)> = image
-            .parts()
-            .iter()
-            .map(|part| (part.start, part.end, part.protection))
-            .chain([(stack, self.stack_top, Protection::READ_WRITE)])
-            .collect();
-        // What is between the parts that stay goes.
-        let mut from = 0;
-        for (start, end, _) in &kept {
-            self.remove_between(from, *start)?;
-            from = *end;
-        }
-        self.remove_between(from, u64::MAX)?;
-        let own = self.extents.iter().filter(|(_, extent)| !extent.shared);
-        let pages: u64 = own.map(|(start, extent)| (extent.end - start) / PAGE).sum();
-        let unused = self.frames.unused();
-        if pages > KEPT_PAGES || unused > KEPT_PAGES || !self.is_laid_out() {
-            return Ok(false);
-        }
-        for (start, end, protection) in kept {
-            self.restore(start, end, protection)?;
-        }
-        self.areas.clear();
-        self.add_areas();
-        self.end_of_heap = self.heap;
-        Ok(true)
-    }
-
-    fn remove_between(&mut self, from: u64, to: u64) -> Result<(), Failure> {
-        let first = self.extents.range(from..to).next();
-        let last = self.extents.range(from..to).next_back();
-        let (Some((first, _)), Some((_, last))) = (first, last) else {
-            return Ok(());
-        };
-        let (first, last) = (*first, last.end);
-        self.take_away(first, last, true)
-    }
-
-    /// Whether the pages that are shared are where they were, and copies are not in their place.
-    fn is_laid_out(&self) -> bool {
-        self.image.parts().iter().all(|part| {
-            let shared = self.image.shared(part).is_some();
-            let mut within = self.extents.range(part.start..part.end);
-            let here = within
-                .clone()
-                .map(|(start, extent)| extent.end - start)
-                .sum::<u64>();
-            let same = within.all(|(_, extent)| extent.shared == shared);
-            same && (!shared || here == part.end - part.start)
-        })
-    }
-
-    /// Gives the pages of an area what was in them at first, and its protection.
-    fn restore(&mut self, start: u64, end: u64, protection: Protection) -> Result<(), Failure> {
-        let changed = |(_, area): (u64, &Area)| area.protection != protection;
-        if self.areas.within(start, end).any(changed) {
-            let extents: Vec<(u64, u64)> = self
-                .extents
-                .range(start..end)
-                .map(|(start, extent)| (*start, extent.end))
-                .collect();
-            for (from, to) in extents {
-                self.protect_extent(from, to, protection)?;
-            }
-        }
-        for (start, extent) in self.extents.range(start..end) {
-            if extent.shared {
-                continue;
-            }
-            extent.run(*start).zero()?;
-            let length = extent.end - start;
-            self.image
-                .copy(*start, &extent.memory, extent.offset, length)?;
-        }
-        Ok(())
-    }
-
     /// Sets what programs may do with pages that are one extent or a part of one.
     fn protect_extent(
         &mut self,
@@ -403,6 +316,11 @@ impl ProgramMemory {
             ..protection
         };
         Ok(self.space.protect(start, end - start, protection)?)
+    }
+
+    /// Lets go of the files that are mapped, once the program does not run any more.
+    pub fn forget_files(&mut self) {
+        self.areas.forget_files();
     }
 
     /// Ends it. Nothing of it is seen by anybody then, or nobody ever gets its pages.
@@ -431,9 +349,8 @@ impl Drop for ProgramMemory {
     }
 }
 
-/// The error of a system call for want of memory.
 impl ProgramMemory {
-    /// The answer to a call; what the platform says is kept, to end the run.
+    /// The answer to a call, of which one error is for want of memory; what the platform says is kept, to end the run.
     fn answer<T>(&mut self, result: Result<T, Failure>, limit: Errno) -> Result<T, Errno> {
         result.map_err(|failure| {
             if let Failure::Platform(error) = failure {

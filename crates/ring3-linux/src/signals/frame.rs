@@ -41,16 +41,19 @@ impl Process<'_> {
             own.wrapping_sub(128)
         };
         let state = self.context.extended_state().map_err(|_| Errno::FAULT)?;
-        let mut extended = 0;
-        if let Some(part) = state.get(..EXTENDED) {
-            top = top.wrapping_sub(EXTENDED as u64 + 8) & !63;
-            extended = top;
-            self.memory.write(top, &saved_state(part))?;
-        }
+        let initial = initial_state();
+        let part = state.get(..EXTENDED).unwrap_or(&initial);
+        top = top.wrapping_sub(EXTENDED as u64 + 8) & !63;
+        let extended = top;
+        self.memory.write(top, &saved_state(part))?;
         let frame = (top.wrapping_sub(FRAME as u64) & !15).wrapping_sub(8);
         let bytes = self.frame(signal, action, cause, extended);
         self.memory.write(frame, &bytes)?;
 
+        // Handlers begin with it as programs do.
+        self.context
+            .set_extended_state(&[])
+            .map_err(|_| Errno::FAULT)?;
         let registers = &mut self.registers;
         registers.rsp = frame;
         registers.rip = action.handler;
@@ -82,7 +85,7 @@ impl Process<'_> {
         let mut out = Layout([0; FRAME]);
         out.u64(0, action.restorer);
         // UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS
-        out.u64(8, if extended == 0 { 6 } else { 7 });
+        out.u64(8, 7);
         out.bytes(24, &self.signals.stack(registers.rsp));
         let general = [
             registers.r8,
@@ -207,6 +210,14 @@ impl Process<'_> {
         self.context.set_extended_state(&state).map_err(|_| end())?;
         Err(Stop::Resume)
     }
+}
+
+/// The extended state as it is at first: control words, and nothing else.
+fn initial_state() -> [u8; EXTENDED] {
+    let mut out = Layout([0; EXTENDED]);
+    out.bytes(0, &0x37fu16.to_le_bytes());
+    out.u32(24, 0x1f80);
+    out.0
 }
 
 /// The extended state as frames have it.

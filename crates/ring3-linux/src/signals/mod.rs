@@ -8,6 +8,7 @@ mod frame;
 use microvm_ring3::Fault;
 use rustix::io::Errno;
 
+use crate::calls::{PID, int};
 use crate::files::Layout;
 use crate::outcome::Crash;
 use crate::process::{Answer, Ending, Process, Stop};
@@ -36,8 +37,8 @@ const SA_ONSTACK: u64 = 0x0800_0000;
 const SA_NODEFER: u64 = 0x4000_0000;
 const SA_RESETHAND: u64 = 0x8000_0000;
 
-const SS_ONSTACK: u64 = 1;
-const SS_DISABLE: u64 = 2;
+const SS_ONSTACK: u32 = 1;
+const SS_DISABLE: u32 = 2;
 /// Least bytes of another stack: a frame has to fit.
 pub const MINSIGSTKSZ: u64 = 4096;
 
@@ -125,7 +126,7 @@ impl Cause {
             code,
             vector: fault.vector,
             error_code: fault.error_code,
-            address: matches!(fault.vector, 0 | 6 | 16 | 19).then_some(rip),
+            address: matches!(fault.vector, 0 | 1 | 6 | 16 | 19).then_some(rip),
         }
     }
 }
@@ -142,7 +143,7 @@ fn unblockable() -> u64 {
 
 fn valid(signal: u64) -> Result<i32, Errno> {
     // An `int`.
-    let signal = i32::try_from(signal & 0xffff_ffff).map_err(|_| Errno::INVAL)?;
+    let signal = i32::try_from(int(signal)).map_err(|_| Errno::INVAL)?;
     if (0..=LAST).contains(&signal) {
         Ok(signal)
     } else {
@@ -180,7 +181,7 @@ impl Signals {
             _ if self.on_stack(rsp) => SS_ONSTACK,
             _ => 0,
         };
-        out.u64(8, flags);
+        out.u32(8, flags);
         out.u64(16, self.stack_bytes);
         out.0
     }
@@ -259,6 +260,9 @@ impl Process<'_> {
                     mask,
                 };
                 self.signals.set_action(signal, action);
+                if handler == SIG_IGN || handler == SIG_DFL && is_harmless(signal) {
+                    self.signals.pending &= !bit(signal);
+                }
             }
         }
         if old != 0 {
@@ -281,7 +285,7 @@ impl Process<'_> {
         let before = self.signals.blocked;
         if set != 0 {
             let set = self.memory.read_u64(set)? & !unblockable();
-            self.signals.blocked = match how & 0xffff_ffff {
+            self.signals.blocked = match int(how) {
                 0 => before | set,
                 1 => before & !set,
                 2 => set,
@@ -320,7 +324,7 @@ impl Process<'_> {
             if self.signals.on_stack(rsp) {
                 return Err(Errno::PERM.into());
             }
-            match flags & 0xffff_ffff {
+            match int(flags) {
                 SS_DISABLE => (self.signals.stack, self.signals.stack_bytes) = (0, 0),
                 0 | SS_ONSTACK if length < MINSIGSTKSZ => return Err(Errno::NOMEM.into()),
                 0 | SS_ONSTACK => (self.signals.stack, self.signals.stack_bytes) = (stack, length),
@@ -336,9 +340,10 @@ impl Process<'_> {
     /// `kill`, `tkill` and `tgkill`: there is nobody but the program itself.
     pub fn kill(&mut self, target: u64, signal: u64) -> Answer {
         let signal = valid(signal)?;
-        // Process 0 and -1 are the group and everybody.
-        let target = target & 0xffff_ffff;
-        if ![u64::from(crate::calls::PID), 0, 0xffff_ffff].contains(&target) {
+        // 0, -1 and -PID are the group, everybody, and the group again.
+        let target = int(target).cast_signed();
+        let own = PID.cast_signed();
+        if ![own, 0, -1, -own].contains(&target) {
             return Err(Errno::SRCH.into());
         }
         if signal != 0 {

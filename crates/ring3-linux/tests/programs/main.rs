@@ -11,10 +11,13 @@
 )]
 
 mod assembled;
+mod calls;
+mod files;
 mod fixture;
 mod hostile;
 mod lifetimes;
 mod limits;
+mod mappings;
 mod policies;
 mod real;
 mod signals;
@@ -73,6 +76,20 @@ fn main() {
             fifos_devices_and_sockets_are_not_opened,
             files_that_change_meanwhile_harm_nobody,
             huge_folders_are_listed_in_little_memory;
+        calls:
+            vectors_files_and_numbers_are_as_on_linux,
+            signals_and_names_are_as_on_linux,
+            policies_are_told_both_paths,
+            no_mapping_of_the_program_breaks_the_platform,
+            times_beyond_the_clock_are_for_ever,
+            streams_are_told_apart_and_give_what_they_have;
+        files:
+            paths_and_listings_take_as_long_as_they_are,
+            open_folders_are_followed_where_they_move,
+            folders_of_the_root_show_what_was_changed,
+            links_and_mapped_files_count;
+        mappings:
+            changes_at_random_are_as_accounted_and_reset_equals_fresh;
         lifetimes:
             runs_and_sandboxes_see_nothing_of_each_other,
             sandboxes_run_side_by_side_on_fewer_processors,
