@@ -18,4 +18,5 @@ mod life;
 mod options;
 mod process;
 mod sandbox;
+mod single_file;
 mod state;
