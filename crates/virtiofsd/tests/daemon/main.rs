@@ -17,6 +17,7 @@ mod hostile;
 mod life;
 mod options;
 mod process;
+mod rings;
 mod sandbox;
 mod single_file;
 mod state;
