@@ -79,6 +79,8 @@ pub enum Error {
     Backend(String),
     #[error("Failed to start daemon: {0}")]
     Accept(String),
+    #[error("Waiting for daemon failed: {0}")]
+    Connection(String),
 }
 
 impl Error {

@@ -111,6 +111,7 @@ const RUNTIME: &[i64] = &[
     libc::SYS_mprotect,
     libc::SYS_mremap,
     libc::SYS_munmap,
+    libc::SYS_ppoll,
     libc::SYS_recvmsg,
     libc::SYS_rseq,
     libc::SYS_rt_sigaction,
@@ -133,6 +134,7 @@ const OLD: &[i64] = &[
     libc::SYS_epoll_wait,
     libc::SYS_getdents,
     libc::SYS_open,
+    libc::SYS_poll,
     libc::SYS_time,
     libc::SYS_unlink,
 ];

@@ -51,7 +51,9 @@ where
             | Err(DaemonError::HandleRequest(
                 ProtocolError::Disconnected | ProtocolError::PartialMessage,
             )) => info!("Client disconnected, shutting down"),
-            Err(error) => error!("Waiting for daemon failed: {error}"),
+            Err(error) if reconnect => error!("Waiting for daemon failed: {error}"),
+            // The front end is there and gets no more answers: no end to be taken for a good one.
+            Err(error) => return Err(Error::Connection(error.to_string())),
         }
         drop(connection);
         if !reconnect {

@@ -34,7 +34,13 @@ pub struct HeldBack {
 }
 
 /// Holds the signals back until [`wait`](HeldBack::wait) takes them or [`release`](HeldBack::release) lets them pass.
+///
+/// An ignored SIGCHLD, which is inherited, would never come: it gets its default.
 pub fn hold_back() -> io::Result<HeldBack> {
+    // SAFETY: no handler.
+    if unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigemptyset initializes the set.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };

@@ -114,8 +114,9 @@ impl Ring {
         let result = vring
             .add_used(head, length)
             .and_then(|()| vring.needs_notification());
-        if !matches!(result, Ok(false)) {
-            // A full descriptor of the front end's holds an interrupt already.
+        let wanted = !matches!(result, Ok(false));
+        if wanted && vring.get_call().as_ref().is_some_and(takes_more) {
+            // It has been closed, or holds an interrupt already.
             let _ = vring.signal_used_queue();
         }
         // Before the next one can be taken: the driver may have offered it already.
@@ -128,8 +129,10 @@ impl Ring {
     pub fn fail(&self, taken: bool) {
         let mut state = self.work.lock();
         state.failed = true;
-        if let Some(file) = &mut state.error {
-            // Full means told.
+        if let Some(file) = &mut state.error
+            && takes_more(file)
+        {
+            // Nobody is left to be told where it fails.
             let _ = file.write(&1u64.to_ne_bytes());
         }
         drop(state);
@@ -292,16 +295,16 @@ impl VringT<AtomicMemory> for Ring {
     }
 
     fn set_call(&self, file: Option<File>) {
-        self.vring.set_call(file.and_then(unblocked));
+        self.vring.set_call(file);
     }
 
     fn set_err(&self, file: Option<File>) {
-        self.work.lock().error = file.and_then(unblocked);
+        self.work.lock().error = file;
     }
 }
 
-/// A descriptor of the front end's whose reads and writes do not wait: a full one must not hold a ring, and everybody
-/// who waits for it, for ever.
+/// A kick that neither waits to be read nor to be written: it must not hold a ring, and everybody who waits for it, for
+/// ever. Only this process reads it, so nobody else notices.
 fn unblocked(file: File) -> Option<File> {
     let number = file.as_raw_fd();
     // SAFETY: an open descriptor, and a command without an argument.
@@ -309,11 +312,21 @@ fn unblocked(file: File) -> Option<File> {
     // SAFETY: an open descriptor, and numbers.
     let result = unsafe { libc::fcntl(number, libc::F_SETFL, flags | libc::O_NONBLOCK) };
     if flags < 0 || result < 0 {
-        warn!(
-            "A descriptor of a queue is done without: {}",
-            io::Error::last_os_error()
-        );
+        warn!("A kick is done without: {}", io::Error::last_os_error());
         return None;
     }
     Some(file)
+}
+
+/// Whether a write to a descriptor of the front end's would not wait. One that would has been told already, and a ring
+/// must not wait for who does not read. (The descriptor's flags are the front end's too, which may want to wait.)
+fn takes_more(descriptor: &impl AsRawFd) -> bool {
+    let mut polled = libc::pollfd {
+        fd: descriptor.as_raw_fd(),
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: one entry, as is said.
+    let ready = unsafe { libc::poll(&raw mut polled, 1, 0) };
+    ready == 1 && polled.revents & libc::POLLOUT != 0
 }

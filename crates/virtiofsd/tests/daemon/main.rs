@@ -11,6 +11,7 @@
 )]
 
 mod driver;
+mod ends;
 mod files;
 mod fuse;
 mod hostile;

@@ -273,3 +273,30 @@ fn a_driver_that_offers_requests_again_before_they_are_back_is_put_out_of_servic
     let mut mounted = Mounted::mount(Driver::start(&daemon.socket()));
     assert!(mounted.lookup(ROOT, "big").is_ok());
 }
+
+#[test]
+fn descriptors_that_take_no_more_hold_nobody_up() {
+    for args in POOL {
+        let mut daemon = Daemon::start(args);
+        let mut wide = Wide::full(&daemon);
+        // Blocking ones, at their maximum.
+        wide.call = EventFd::new(0).unwrap();
+        wide.error = EventFd::new(0).unwrap();
+        for event in [&wide.call, &wide.error] {
+            event.write(u64::MAX - 1).unwrap();
+        }
+        wide.driver.frontend.get_vring_base(1).unwrap();
+        wide.start(0);
+        wide.offer_all();
+        wide.driver.frontend.set_vring_enable(1, false).unwrap();
+        // As many as cannot be.
+        let [_, available, _] = Driver::parts(1);
+        wide.driver.write(available + 2, &u16::MAX.to_le_bytes());
+        wide.driver.frontend.set_vring_enable(1, true).unwrap();
+        wide.driver.write(OUTPUT, &[0; 16]);
+        wide.other_ring_answers();
+        wide.driver.frontend.get_vring_base(1).unwrap();
+        drop(wide);
+        assert_eq!(daemon.ends_in_time().code(), Some(0), "{args:?}");
+    }
+}
