@@ -45,11 +45,15 @@ where
         match connection.daemon.wait() {
             Ok(())
             | Err(DaemonError::HandleRequest(
-                ProtocolError::Disconnected | ProtocolError::PartialMessage,
+                ProtocolError::Disconnected
+                | ProtocolError::PartialMessage
+                | ProtocolError::SocketBroken(_),
             )) if reconnect => info!("Client disconnected"),
             Ok(())
             | Err(DaemonError::HandleRequest(
-                ProtocolError::Disconnected | ProtocolError::PartialMessage,
+                ProtocolError::Disconnected
+                | ProtocolError::PartialMessage
+                | ProtocolError::SocketBroken(_),
             )) => info!("Client disconnected, shutting down"),
             Err(error) if reconnect => error!("Waiting for daemon failed: {error}"),
             // The front end is there and gets no more answers: no end to be taken for a good one.

@@ -37,7 +37,7 @@ pub fn folder_of(path: &Path) -> Result<String, Error> {
         .find(|place| place.is_dir() && *place != Path::new("/"))
         .and_then(Path::to_str)
         .ok_or_else(|| failed("a folder to lay it over")(io::ErrorKind::NotFound.into()))?;
-    private_mounts().map_err(failed("a mount namespace"))?;
+    private_mounts().map_err(Error::Namespace)?;
     // In the new namespace, as nothing can be mounted across.
     let file = File::options()
         .read(true)
