@@ -29,7 +29,14 @@ function start(args: readonly string[]): ReturnType<ReturnType<typeof loadBindin
   const numbers = [0, 1, 2, ...inheritedSocket(args)];
   const fds = numbers.map((fd) => ({ fd, target: fd }));
   try {
-    return loadBinding().spawnHelper({ program, args, env: environment(), fds, captureStderr: false, endSignal: SIGTERM });
+    return loadBinding().spawnHelper({
+      program,
+      args,
+      env: environment(),
+      fds,
+      captureStderr: false,
+      endSignal: SIGTERM,
+    });
   } catch (error) {
     throw fromNative(error);
   }

@@ -16,6 +16,7 @@ mod files;
 mod fuse;
 mod hostile;
 mod life;
+mod names;
 mod options;
 mod process;
 mod rings;
