@@ -107,6 +107,7 @@ const RUNTIME: &[i64] = &[
     libc::SYS_gettimeofday,
     libc::SYS_madvise,
     libc::SYS_membarrier,
+    libc::SYS_memfd_create,
     libc::SYS_mmap,
     libc::SYS_mprotect,
     libc::SYS_mremap,

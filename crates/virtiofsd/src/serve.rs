@@ -11,6 +11,7 @@ use vm_memory::GuestMemoryAtomic;
 
 use crate::backend::{Backend, Memory, Shape};
 use crate::error::Error;
+use crate::logging;
 use crate::names::PlainNames;
 
 /// What is served to whom.
@@ -36,6 +37,7 @@ where
     loop {
         let backend = Arc::new(Backend::new(Arc::clone(&server), &shape)?);
         let mut connection = Connection::new(backend)?;
+        logging::next_connection();
         info!("Waiting for vhost-user socket connection...");
         connection
             .daemon

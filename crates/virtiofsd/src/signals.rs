@@ -11,6 +11,12 @@ extern "C" fn end(_: libc::c_int) {
     unsafe { libc::_exit(1) }
 }
 
+/// Has the ends of children told, also where this process was started with SIGCHLD ignored.
+pub fn tell_of_children() {
+    // SAFETY: a constant, and no handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Has the signals end this process at once. A handler is needed where the default would do: as the first process of
 /// its namespace the server would otherwise be immune to them.
 pub fn end_at_once() -> io::Result<()> {
@@ -34,13 +40,7 @@ pub struct HeldBack {
 }
 
 /// Holds the signals back until [`wait`](HeldBack::wait) takes them or [`release`](HeldBack::release) lets them pass.
-///
-/// An ignored SIGCHLD, which is inherited, would never come: it gets its default.
 pub fn hold_back() -> io::Result<HeldBack> {
-    // SAFETY: no handler.
-    if unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) } == libc::SIG_ERR {
-        return Err(io::Error::last_os_error());
-    }
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigemptyset initializes the set.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };

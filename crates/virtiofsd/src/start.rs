@@ -33,6 +33,7 @@ pub fn run(options: Options) -> Result<(), Error> {
         options.inode_file_handles.into(),
     )?;
     warn_of_old_forms(&options);
+    signals::tell_of_children();
 
     // From before there are files: whatever ends this process, they are removed.
     let held = match options.fd {

@@ -23,3 +23,4 @@ mod rings;
 mod sandbox;
 mod single_file;
 mod state;
+mod transfer;

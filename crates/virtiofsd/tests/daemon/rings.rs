@@ -300,3 +300,24 @@ fn descriptors_that_take_no_more_hold_nobody_up() {
         assert_eq!(daemon.ends_in_time().code(), Some(0), "{args:?}");
     }
 }
+
+#[test]
+fn a_guest_that_breaks_its_ring_again_and_again_does_not_fill_the_log() {
+    let mut daemon = Daemon::start(&["--reconnect"]);
+    let mut wide = Wide::full(&daemon);
+    let [_, available, _] = Driver::parts(1);
+    wide.driver.write(available + 2, &(2 * WIDE).to_le_bytes());
+    for _ in 0..150 {
+        wide.kick.write(1).unwrap();
+        wait_for(&wide.error, "a broken ring is not told");
+        wide.error.read().unwrap();
+        let base = wide.driver.frontend.get_vring_base(1).unwrap();
+        wide.start(u16::try_from(base).unwrap());
+    }
+    drop(wide);
+    daemon.expect_log("lines about the last connection's requests were left out");
+    let told = daemon.log.matches("A queue cannot be read").count();
+    assert!((1..=100).contains(&told), "{told}");
+    let left_out = daemon.log.matches("Further lines about this").count();
+    assert_eq!(left_out, 1, "{}", daemon.log);
+}
