@@ -23,7 +23,8 @@ pub struct Serving {
 }
 
 /// Serves the first front end, or one after another. The file system's state outlasts a connection: a front end that
-/// comes back goes on with its inodes, and a guest that begins anew sends INIT, which wipes them.
+/// comes back goes on with its inodes, and a guest that begins anew sends INIT, which wipes them. (Who sends none is no guest that mounts, and shares what
+/// the one before could reach.)
 pub fn serve<F>(fs: F, serving: Serving) -> Result<(), Error>
 where
     F: FileSystem + SerializableFileSystem + Send + Sync + 'static,
