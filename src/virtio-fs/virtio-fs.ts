@@ -50,7 +50,10 @@ export class VirtioFs implements AsyncDisposable {
     return this.#daemon.ended;
   }
 
-  /** Ends the daemon; resolves when it and its files are gone. A guest that uses it hangs from then on. */
+  /**
+   * Ends the daemon; resolves when it and its files are gone. A guest that uses it hangs from then on. A daemon that does
+   * not end in five seconds is killed; its files are left to the next one, which takes them over.
+   */
   async stop(): Promise<void> {
     await this.#daemon.stop();
   }
