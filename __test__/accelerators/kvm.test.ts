@@ -7,7 +7,11 @@ import { kvm } from '../../src/accelerators/kvm.ts';
 import type { Binding, BindingMachine } from '../../src/binding.ts';
 import { loadBinding } from '../../src/native.ts';
 
-const MACHINE = { memoryBytes: 2 ** 28, kernel: { image: '/vmlinux', format: 'elf' } } as ResolvedMachine;
+const MACHINE = {
+  memoryBytes: 2 ** 28,
+  kernel: { image: '/vmlinux', format: 'elf' },
+  shares: [] as ResolvedMachine['shares'],
+} as ResolvedMachine;
 
 const binding = loadBinding() as { -readonly [Name in keyof Binding]: Binding[Name] };
 const { BindingMachine: original } = binding;
@@ -32,6 +36,20 @@ function machineWith(parts: Partial<BindingMachine>): string[] {
 const fail = (): never => {
   throw Object.assign(new Error('KVM_RUN failed'), { code: 'ERR_KVM_FAILED' });
 };
+
+test.serial('each share is a vhost-user device of virtio type 26 with two queues', async (t) => {
+  machineWith({ start: fail });
+  const { create } = binding.BindingMachine;
+  const configs: unknown[] = [];
+  binding.BindingMachine = {
+    create: (config) => {
+      configs.push(config.vhostUser);
+      return create(config);
+    },
+  };
+  await t.throwsAsync(kvm.start({ ...MACHINE, shares: [{ tag: 'fs0', socket: '/r/fs0' }] }));
+  t.deepEqual(configs, [[{ socket: '/r/fs0', deviceType: 26, queues: 2, queueSize: 1024 }]]);
+});
 
 test.serial('a machine that does not start is stopped', async (t) => {
   const log = machineWith({ start: fail });

@@ -31,6 +31,11 @@ function machine(): { running: RunningMachine; end: (exit: MachineExit) => void 
   return { running: { exited: promise, kill } as unknown as RunningMachine, end: resolve };
 }
 
+test('without shares it is the machine itself', async (t) => {
+  const { running } = machine();
+  t.is(await startShared([], async () => running), running);
+});
+
 test('a daemon that says why it ends fails the machine', async (t) => {
   const { running } = machine();
   const [first, second] = [daemon('one'), daemon('two')];
@@ -78,14 +83,21 @@ test('a monitor that fails by itself keeps its reason, and nobody waits for daem
   t.deepEqual(await shared.exited, { reason: 'failed', detail: 'QEMU ended with signal 6' });
 });
 
-test('a monitor that cannot start for want of its daemon is told so', async (t) => {
+test('a monitor that cannot start for want of its daemon is told so, and another failure is its own', async (t) => {
   const { daemon: only, end } = daemon('The daemon');
+  const cause = new Error('cannot connect');
   const start = async (): Promise<never> => {
     setTimeout(() => end('The daemon ended with signal 9'), 1_000);
-    throw new Error('cannot connect');
+    throw cause;
   };
-  await t.throwsAsync(startShared([only], start), {
+  const error = await t.throwsAsync(startShared([only], start), {
     code: 'ERR_MOUNT_FAILED',
     message: 'The daemon ended with signal 9',
   });
+  t.is(error.cause, cause);
+  const { daemon: well } = daemon('The daemon');
+  await t.throwsAsync(
+    startShared([well], () => Promise.reject(cause)),
+    { is: cause },
+  );
 });

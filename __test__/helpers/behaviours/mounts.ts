@@ -50,6 +50,12 @@ export function mountBehaviours(accelerator: AcceleratorName): void {
       const fixed = await vm.exec('echo x > /etc/fixed', { shell: true, reject: false });
       t.regex(fixed.stderr, /Read-only file system/);
 
+      // A pause takes the rings back from the daemons and hands them out again.
+      const reading = run('for i in 1 2 3 4 5 6 7 8 9 10; do cat /work/big; done | wc -c');
+      await vm.pause();
+      await vm.resume();
+      t.is(await reading, `${10 * big.length}\n`);
+
       // The guest sees what the host does meanwhile.
       await writeFile(join(folder, 'later'), 'later');
       t.is(await run('cat /work/later'), 'later');

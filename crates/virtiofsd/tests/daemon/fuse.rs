@@ -66,6 +66,7 @@ pub struct Entry {
     pub valid: u64,
     pub mode: u32,
     pub uid: u32,
+    pub flags: u32,
 }
 
 pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -85,7 +86,7 @@ fn name(name: &str) -> Vec<u8> {
 }
 
 /// Everything that a Linux 6.x driver offers.
-const OFFERED: u64 = 0x7_ffff_ffff;
+const OFFERED: u64 = 0x1f_ffff_ffff;
 
 impl Mounted {
     /// Sends INIT.
@@ -187,5 +188,6 @@ fn entry(answer: &[u8]) -> Entry {
         valid: u64_at(answer, 16),
         mode: u32_at(answer, 40 + 60),
         uid: u32_at(answer, 40 + 68),
+        flags: u32_at(answer, 40 + 84),
     }
 }

@@ -44,6 +44,23 @@ fn a_server_that_is_killed_ends_the_whole_daemon_and_leaves_no_files() {
 }
 
 #[test]
+fn an_end_is_noticed_where_the_starter_ignores_those_of_its_children() {
+    let ignore = || {
+        // SAFETY: a constant, and no handler.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+        Ok(())
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::start_in(folder, &[], |command| {
+        // SAFETY: signal is async-signal-safe.
+        unsafe { command.pre_exec(ignore) };
+    });
+    drop(Mounted::mount(Driver::start(&daemon.socket())));
+    assert_eq!(daemon.wait().code(), Some(0));
+    assert_no_files(&daemon);
+}
+
+#[test]
 fn a_supervisor_that_is_killed_takes_the_server_along_and_the_next_daemon_takes_over() {
     let mut daemon = Daemon::start(&[]);
     daemon.signal(libc::SIGKILL);

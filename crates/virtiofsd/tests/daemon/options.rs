@@ -261,6 +261,7 @@ const POSIX_ACL: u64 = 1 << 20;
 const SUBMOUNTS: u64 = 1 << 27;
 const KILLPRIV_V2: u64 = 1 << 28;
 const SECURITY_CTX: u64 = 1 << 32;
+const DIRECT_IO_ALLOW_MMAP: u64 = 1 << 36;
 
 #[test]
 fn options_show_in_what_is_agreed_with_the_guest() {
@@ -273,6 +274,12 @@ fn options_show_in_what_is_agreed_with_the_guest() {
         (&["--no-readdirplus"], 0, READDIRPLUS),
         (&["--cache", "never"], 0, READDIRPLUS),
         (&["--writeback"], WRITEBACK, 0),
+        (
+            &["--cache", "never", "--allow-mmap"],
+            DIRECT_IO_ALLOW_MMAP,
+            0,
+        ),
+        (&["--cache", "never"], 0, DIRECT_IO_ALLOW_MMAP),
         (&["--posix-acl"], POSIX_ACL, 0),
         (&["--posix-acl=auto"], POSIX_ACL, 0),
         (&["--killpriv-v2"], KILLPRIV_V2, 0),
@@ -549,4 +556,86 @@ fn a_folder_by_a_link_is_the_folder() {
     symlink(&real, &link).unwrap();
     let daemon = Daemon::start_sharing(folder, &link, &[], |_| ());
     mount(&daemon).lookup(ROOT, "file").unwrap();
+}
+
+/// Descriptors of the process that serves, with the flags of each.
+fn descriptors(daemon: &Daemon) -> Vec<i32> {
+    let folder = format!("/proc/{}/fdinfo", daemon.server());
+    let flags = std::fs::read_dir(folder).unwrap().map(|entry| {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("flags:"));
+        i32::from_str_radix(line.unwrap().trim(), 8).unwrap()
+    });
+    flags.collect()
+}
+
+#[test]
+fn file_handles_save_descriptors_where_they_are_wanted() {
+    if !is_root("opening by file handle") {
+        return;
+    }
+    let held = |mode| {
+        let daemon = Daemon::start(&[mode]);
+        for index in 0..50 {
+            std::fs::write(daemon.share().join(index.to_string()), "").unwrap();
+        }
+        let mut mounted = mount(&daemon);
+        let before = descriptors(&daemon).len();
+        for index in 0..50 {
+            mounted.lookup(ROOT, &index.to_string()).unwrap();
+        }
+        descriptors(&daemon).len() - before
+    };
+    assert_eq!(held("--inode-file-handles=never"), 50);
+    assert!(held("--inode-file-handles=prefer") < 10);
+    assert!(held("--inode-file-handles=mandatory") < 10);
+}
+
+#[test]
+fn direct_access_is_passed_on_when_it_is_allowed() {
+    for (args, want) in [(&[][..], false), (&["--allow-direct-io"], true)] {
+        let (daemon, mut mounted) = mounted_with(args);
+        let file = mounted.lookup(ROOT, "file").unwrap();
+        match mounted.open(file.node, libc::O_RDONLY | libc::O_DIRECT) {
+            Ok(_) => {}
+            Err(libc::EINVAL) if want => {
+                eprintln!("not tried: the file system of the temporary folder has no O_DIRECT");
+                continue;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        let direct = descriptors(&daemon)
+            .iter()
+            .any(|flags| flags & libc::O_DIRECT != 0);
+        assert_eq!(direct, want, "{args:?}");
+    }
+}
+
+#[test]
+fn mount_points_are_told_unless_they_are_not_to_be() {
+    if !is_root("mounting") {
+        return;
+    }
+    const SUBMOUNT: u32 = 1;
+    for (args, want) in [(&[][..], SUBMOUNT), (&["--no-announce-submounts"], 0)] {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("share/below");
+        std::fs::create_dir_all(&below).unwrap();
+        let target = std::ffi::CString::new(below.to_str().unwrap()).unwrap();
+        let tmpfs = c"tmpfs".as_ptr();
+        // SAFETY: strings that live through the call, and no options.
+        let mounted = unsafe { libc::mount(tmpfs, target.as_ptr(), tmpfs, 0, std::ptr::null()) };
+        if mounted != 0 {
+            eprintln!(
+                "not tried: no mounts here ({})",
+                std::io::Error::last_os_error()
+            );
+            return;
+        }
+        let daemon = Daemon::start_in(folder, args, |_| ());
+        let flags = mount(&daemon).lookup(ROOT, "below").unwrap().flags;
+        // SAFETY: a string that lives through the call.
+        unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
+        assert_eq!(flags & SUBMOUNT, want, "{args:?}");
+    }
 }

@@ -210,6 +210,33 @@ fn an_ordinary_user_serves_its_files_from_a_namespace() {
 }
 
 #[test]
+fn noatime_is_left_away_where_it_would_fail_unless_it_is_to_be_kept() {
+    if !is_root("becoming an ordinary user") {
+        return;
+    }
+    for (args, want) in [
+        (&[][..], None),
+        (&["--preserve-noatime"], Some(libc::EPERM)),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let share = folder.path().join("share");
+        std::fs::create_dir(&share).unwrap();
+        std::fs::write(share.join("others"), "x").unwrap();
+        for path in [folder.path(), &share] {
+            std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+            std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        let daemon = Daemon::start_in(folder, args, |command| {
+            command.uid(65534).gid(65534);
+        });
+        let mut mounted = mount(&daemon);
+        let others = mounted.lookup(ROOT, "others").unwrap();
+        let opened = mounted.open(others.node, libc::O_RDONLY | libc::O_NOATIME);
+        assert_eq!(opened.err(), want, "{args:?}");
+    }
+}
+
+#[test]
 fn an_ordinary_user_is_told_why_there_is_no_chroot() {
     if !is_root("becoming an ordinary user") {
         return;

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
+use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::{VhostTransferStateDirection, VhostTransferStatePhase};
 
@@ -28,13 +29,18 @@ fn begin(driver: &mut Driver, direction: VhostTransferStateDirection, end: Owned
 #[test]
 fn a_state_that_one_daemon_saved_goes_on_in_another_with_its_open_files() {
     for mode in ["find-paths", "file-handles"] {
-        let source = Daemon::start(&["--migration-mode", mode]);
+        let mut source = Daemon::start(&["--migration-mode", mode]);
         std::fs::create_dir(source.share().join("folder")).unwrap();
         std::fs::write(source.share().join("folder/file"), "still here").unwrap();
         let mut mounted = Mounted::mount(Driver::start(&source.socket()));
         let folder = mounted.lookup(ROOT, "folder").unwrap();
         let file = mounted.lookup(folder.node, "file").unwrap();
         let handle = mounted.open(file.node, libc::O_RDONLY).unwrap();
+        if mode == "find-paths" {
+            // The log of memory announces what follows, so that it is prepared.
+            let announced = 1 << 32 | 1 << 30 | 1 << 28 | 1 << 26;
+            mounted.driver.frontend.set_features(announced).unwrap();
+        }
         for ring in 0..2 {
             mounted
                 .driver
@@ -44,6 +50,9 @@ fn a_state_that_one_daemon_saved_goes_on_in_another_with_its_open_files() {
         }
         let state = save(&mut mounted.driver);
         assert!(!state.is_empty());
+        if mode == "file-handles" {
+            source.expect_log("did not announce the migration");
+        }
 
         let folder = tempfile::tempdir().unwrap();
         let target = Daemon::start_sharing(folder, &source.share(), &[], |_| ());
@@ -64,6 +73,10 @@ fn a_state_that_one_daemon_saved_goes_on_in_another_with_its_open_files() {
         mounted.driver = driver;
         let read = mounted.read(file.node, handle, 0, 64).unwrap();
         assert_eq!(read, b"still here", "{mode}");
+        // Its connection has ended with the old driver.
+        assert!(source.wait().success());
+        let late = source.log.contains("did not announce the migration");
+        assert_eq!(late, mode == "file-handles", "{}", source.log);
     }
 }
 
