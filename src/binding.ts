@@ -23,6 +23,8 @@ export interface BindingSpawnOptions {
   readonly env: Readonly<Record<string, string>>;
   readonly fds: readonly { readonly fd: number; readonly target: number }[];
   readonly captureStderr: boolean;
+  /** Number of the signal that it gets when this process ends; SIGKILL by default. */
+  readonly endSignal?: number;
 }
 
 export interface BindingExitStatus {

@@ -67,6 +67,14 @@ test('relative paths are resolved', (t) => {
   t.deepEqual(rootfs, { kind: 'path', path: join(process.cwd(), 'default') });
 });
 
+test('too many mounts are told with what else is wrong of them', (t) => {
+  const mounts = Object.fromEntries(Array.from({ length: 9 }, (_, index) => [`/${index}`, '/x']));
+  const error = t.throws(() => normalize({ mounts: { ...mounts, '/a': { source: '/x', cache: 'x' } } } as never), {
+    instanceOf: MicroVMError,
+  });
+  t.deepEqual(error.problems?.map(({ path }) => path).toSorted(), ['mounts', 'mounts["/a"].cache']);
+});
+
 test('mounts are in the order in which they can be mounted, with all defaults', (t) => {
   const { mounts } = normalize({ mounts: { '/a/b': { source: '.', readonly: true }, '/a': '/x' } });
   t.deepEqual(

@@ -1,6 +1,7 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { access, mkdir, writeFile } from 'node:fs/promises';
+import { readdirSync, watch } from 'node:fs';
+import { access, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -10,6 +11,7 @@ import test from 'ava';
 import { MicroVMError, VirtioFs, type VirtioFsOptions } from '../../index.ts';
 import { temporaryFolder } from '../helpers/temporary-folder.ts';
 
+const INDEX = new URL('../../index.ts', import.meta.url).href;
 const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 
 test('a daemon is served for other monitors, and leaves nothing when it is stopped', async (t) => {
@@ -55,6 +57,64 @@ test('every wrong option is listed at once', async (t) => {
     'tag',
   ]);
 });
+
+test('names that look like options are names, and a path that no socket can have is told at once', async (t) => {
+  const folder = await temporaryFolder(t);
+  const socketPath = join(folder, 'socket');
+  const share = await VirtioFs.serve({ source: folder, socketPath, tag: '--readonly' });
+  await share.stop();
+  await t.throwsAsync(VirtioFs.serve({ source: folder, socketPath, socketGroup: '--help' }), {
+    code: 'ERR_MOUNT_FAILED',
+    message: /Couldn't resolve the group name/,
+  });
+  await t.throwsAsync(VirtioFs.serve({ source: folder, socketPath: join(folder, 'x'.repeat(108)) }), {
+    code: 'ERR_INVALID_OPTIONS',
+    message: /at most 107 bytes/,
+  });
+});
+
+test('a daemon that was stopped from outside is killed when it is to end', async (t) => {
+  const folder = await temporaryFolder(t);
+  const share = await VirtioFs.serve({ source: folder, socketPath: join(folder, 'socket') });
+  const supervisor = Number(await readFile(join(folder, 'socket.pid'), 'utf8'));
+  process.kill(supervisor, 'SIGSTOP');
+  await share.stop();
+  t.throws(() => process.kill(supervisor, 0), { code: 'ESRCH' });
+});
+
+for (const [end, how] of [
+  ['process.exit(0)', 'exits'],
+  ["process.kill(process.pid, 'SIGKILL')", 'is killed'],
+] as const) {
+  test(`nothing is left of a daemon whose owner ${how}`, async (t) => {
+    const folder = await temporaryFolder(t);
+    const shared = await temporaryFolder(t);
+    const socketPath = join(folder, 'socket');
+    const serve = `
+      import { VirtioFs } from ${JSON.stringify(INDEX)};
+      await VirtioFs.serve({ source: ${JSON.stringify(shared)}, socketPath: ${JSON.stringify(socketPath)} });
+      ${end};`;
+    const owner = spawn(process.execPath, ['--input-type=module', '-e', serve], { stdio: 'inherit' });
+    const gone = emptied(folder);
+    await once(owner, 'exit');
+    await gone;
+    t.pass();
+  });
+}
+
+/** Resolves when a folder that gets files has none any more. */
+async function emptied(folder: string): Promise<void> {
+  const watcher = watch(folder);
+  let seen = false;
+  await new Promise<void>((resolve) => {
+    watcher.on('change', () => {
+      const { length } = readdirSync(folder);
+      seen ||= length > 1;
+      if (seen && length === 0) resolve();
+    });
+  });
+  watcher.close();
+}
 
 test('a source that is not there, and a socket that cannot be made, are told', async (t) => {
   const folder = await temporaryFolder(t);

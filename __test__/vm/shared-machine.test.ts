@@ -1,83 +1,103 @@
-import { PassThrough } from 'node:stream';
 import test from 'ava';
 
 import type { MachineExit, RunningMachine } from '../../src/accelerators/accelerator.ts';
 import type { ShareDaemon } from '../../src/virtio-fs/daemon.ts';
 import { startShared } from '../../src/vm/shared-machine.ts';
 
-interface FakeDaemon extends ShareDaemon {
-  end(why: string | undefined): void;
+interface Ends {
+  readonly daemon: ShareDaemon;
+  readonly end: (why: string | undefined) => void;
 }
 
-function fakeDaemon(): FakeDaemon {
-  let end: (why: string | undefined) => void = () => {};
-  const ended = new Promise<string | undefined>((resolve) => {
-    end = resolve;
+function resolvers<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
+  let resolve: (value: T) => void = () => {};
+  const promise = new Promise<T>((settle) => {
+    resolve = settle;
   });
-  return { ended, stop: () => Promise.resolve(), stopSync: () => {}, end };
+  return { promise, resolve };
 }
 
-/** A machine that ends when it is killed, or as a test says. */
-function fakeRunning(): RunningMachine & { end(exit: MachineExit): void } {
-  let end: (exit: MachineExit) => void = () => {};
-  const exited = new Promise<MachineExit>((resolve) => {
-    end = resolve;
-  });
-  return {
-    console: new PassThrough(),
-    exited,
-    pause: () => Promise.resolve(),
-    resume: () => Promise.resolve(),
-    powerButton: () => Promise.resolve(),
-    killSync: () => end({ reason: 'stopped' }),
-    kill() {
-      end({ reason: 'stopped' });
-      return exited;
-    },
-    end,
+function daemon(name: string): Ends {
+  const { promise, resolve } = resolvers<string | undefined>();
+  return { daemon: { name, ended: promise, stop: async () => {}, stopSync: () => {} }, end: resolve };
+}
+
+function machine(): { running: RunningMachine; end: (exit: MachineExit) => void } {
+  const { promise, resolve } = resolvers<MachineExit>();
+  const kill = (): Promise<MachineExit> => {
+    resolve({ reason: 'stopped' });
+    return promise;
   };
+  return { running: { exited: promise, kill } as unknown as RunningMachine, end: resolve };
 }
 
 test('without shares it is the machine itself', async (t) => {
-  const machine = fakeRunning();
-  t.is(await startShared([], () => Promise.resolve(machine)), machine);
+  const { running } = machine();
+  t.is(await startShared([], async () => running), running);
 });
 
-test('a daemon that fails ends the machine, and is the reason', async (t) => {
-  const daemons = [fakeDaemon(), fakeDaemon()];
-  const machine = await startShared(daemons, () => Promise.resolve(fakeRunning()));
-  daemons[1]?.end('it died');
-  t.deepEqual(await machine.exited, { reason: 'failed', detail: 'it died' });
-  t.deepEqual(await machine.kill(), { reason: 'failed', detail: 'it died' });
+test('a daemon that says why it ends fails the machine', async (t) => {
+  const { running } = machine();
+  const [first, second] = [daemon('one'), daemon('two')];
+  const shared = await startShared([first.daemon, second.daemon], async () => running);
+  second.end('two ended with signal 9');
+  t.deepEqual(await shared.exited, { reason: 'failed', detail: 'two ended with signal 9' });
 });
 
-test('a monitor that notices first is told why', async (t) => {
-  const daemon = fakeDaemon();
-  const running = fakeRunning();
-  const machine = await startShared([daemon], () => Promise.resolve(running));
-  running.end({ reason: 'failed', detail: 'the back end is lost' });
-  daemon.end('it died');
-  t.deepEqual(await machine.exited, { reason: 'failed', detail: 'it died' });
+test('a daemon that ends without a word fails a machine that goes on', async (t) => {
+  const { running } = machine();
+  const { daemon: only, end } = daemon('The daemon');
+  const shared = await startShared([only], async () => running);
+  end(undefined);
+  t.deepEqual(await shared.exited, { reason: 'failed', detail: 'The daemon ended while the machine was running' });
 });
 
-test('a daemon that ends because the machine went is no failure', async (t) => {
-  const daemon = fakeDaemon();
-  const running = fakeRunning();
-  const machine = await startShared([daemon], () => Promise.resolve(running));
-  daemon.end(undefined);
-  running.end({ reason: 'power-off' });
-  t.deepEqual(await machine.exited, { reason: 'power-off' });
+test("a machine's own end is told as it is, whether daemons notice before it or after", async (t) => {
+  for (const order of ['before', 'after']) {
+    const { running, end } = machine();
+    const { daemon: only, end: endDaemon } = daemon('The daemon');
+    const shared = await startShared([only], async () => running);
+    if (order === 'before') endDaemon(undefined);
+    end({ reason: 'power-off' });
+    if (order === 'after') endDaemon('The daemon ended with exit code 1');
+    t.deepEqual(await shared.exited, { reason: 'power-off' });
+  }
 });
 
-test('a machine that did not start for its daemon is told so, and another failure is its own', async (t) => {
-  const daemon = fakeDaemon();
-  const cause = new Error('no connection');
-  const started = startShared([daemon], () => Promise.reject(cause));
-  daemon.end('it died');
-  const error = await t.throwsAsync(started, { code: 'ERR_MOUNT_FAILED', message: 'it died' });
+test("a monitor that ends for want of its daemon is told with the daemon's reason, which comes later", async (t) => {
+  const { running, end } = machine();
+  const { daemon: only, end: endDaemon } = daemon('The daemon');
+  const shared = await startShared([only], async () => running);
+  end({ reason: 'failed', detail: 'QEMU ended with exit code 1' });
+  // As late as the last words of a daemon may be.
+  setTimeout(() => endDaemon('The daemon ended with signal 9'), 1_000);
+  t.deepEqual(await shared.exited, { reason: 'failed', detail: 'The daemon ended with signal 9' });
+});
+
+test('a monitor that fails by itself keeps its reason, and nobody waits for daemons that have ended well', async (t) => {
+  const { running, end } = machine();
+  const { daemon: only, end: endDaemon } = daemon('The daemon');
+  const shared = await startShared([only], async () => running);
+  end({ reason: 'failed', detail: 'QEMU ended with signal 6' });
+  endDaemon(undefined);
+  t.deepEqual(await shared.exited, { reason: 'failed', detail: 'QEMU ended with signal 6' });
+});
+
+test('a monitor that cannot start for want of its daemon is told so, and another failure is its own', async (t) => {
+  const { daemon: only, end } = daemon('The daemon');
+  const cause = new Error('cannot connect');
+  const start = async (): Promise<never> => {
+    setTimeout(() => end('The daemon ended with signal 9'), 1_000);
+    throw cause;
+  };
+  const error = await t.throwsAsync(startShared([only], start), {
+    code: 'ERR_MOUNT_FAILED',
+    message: 'The daemon ended with signal 9',
+  });
   t.is(error.cause, cause);
+  const { daemon: well } = daemon('The daemon');
   await t.throwsAsync(
-    startShared([fakeDaemon()], () => Promise.reject(cause)),
+    startShared([well], () => Promise.reject(cause)),
     { is: cause },
   );
 });

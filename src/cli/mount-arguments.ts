@@ -14,7 +14,8 @@ const FLAGS: Readonly<Record<string, Partial<MountOptions>>> = {
 const VALUES: Readonly<Record<string, (value: string) => Partial<MountOptions>>> = {
   cache: (value) => ({ cache: value as MountOptions['cache'] }),
   sandbox: (value) => ({ sandbox: value as MountOptions['sandbox'] }),
-  threads: (value) => ({ threads: Number(value) }),
+  // What is no number is left to be told with the other options.
+  threads: (value) => ({ threads: /^\d+$/.test(value) ? Number(value) : (value as unknown as number) }),
 };
 
 /** The mounts of all `--mount` options; what their values may be is checked with the other options. */
@@ -28,22 +29,29 @@ export function mountOptions(given: readonly string[]): MicroVMOptions['mounts']
 
 /** The source may have colons, as the guest's path begins with the first `:/` that leaves nothing but options behind it. */
 function mount(text: string): [string, MountOptions] {
-  const [, source = '', target = '', options] = /^(.+):(\/[^:]*)(?::([^:/]*))?$/.exec(text) ?? [];
+  const [, source = '', target = '', options] = /^(.+):(\/[^:]*)(?::([^:/]+))?$/s.exec(text) ?? [];
   if (source === '') throw new UsageError(`--mount takes SRC:DST[:ro,cache=…], not '${text}'`);
-  const parts = (options ?? '').split(',').filter((part) => part !== '');
-  return [target, Object.assign({ source }, ...parts.map(mountOption)) as MountOptions];
+  const parts = options?.split(',').map(mountOption) ?? [];
+  const names = parts.flatMap(Object.keys);
+  const twice = names.find((name, index) => names.indexOf(name) !== index);
+  if (twice !== undefined) throw new UsageError(`--mount ${text} says twice what ${twice} is`);
+  return [target, Object.assign({ source }, ...parts) as MountOptions];
 }
 
 function mountOption(text: string): Partial<MountOptions> {
-  const [name = '', value] = text.split('=', 2);
+  const [, name = '', value] = /^([^=]*)(?:=(.*))?$/s.exec(text) ?? [];
   if (value === undefined && Object.hasOwn(FLAGS, name)) return FLAGS[name] ?? {};
   if (value !== undefined && Object.hasOwn(VALUES, name)) return VALUES[name]?.(value) ?? {};
   const known = [...Object.keys(FLAGS), ...Object.keys(VALUES).map((known) => `${known}=`)];
   throw new UsageError(`--mount has no option '${text}'`, nearest(text, known));
 }
 
-/** A folder is run from, as packing it takes memory; an archive is packed. What does not exist is left to be told. */
+/** A folder is run from, as packing it takes memory; an archive is packed. What cannot be looked at is left to be told. */
 export function rootfsOption(text: string | undefined): MicroVMOptions['rootfs'] {
   if (text === undefined || ['default', 'none', 'host'].includes(text)) return text;
-  return statSync(text, { throwIfNoEntry: false })?.isDirectory() ? { dir: text } : text;
+  try {
+    return statSync(text).isDirectory() ? { dir: text } : text;
+  } catch {
+    return text;
+  }
 }

@@ -54,7 +54,7 @@ const target = v.custom<string>(
   'an absolute path in the guest without . or .. or a slash at its end, and not /, /proc, /sys or /dev',
 );
 
-/** Most shares of a machine: each is a device. */
+/** Most mounts of a machine: each is a device. A root folder that is shared is one more. */
 const MOST = 8;
 
 /** What the option `mounts` may be. */
@@ -63,8 +63,13 @@ export const mounts: v.GenericSchema<unknown, Readonly<Record<string, string | M
     (value) => typeof value === 'object' && value !== null && !Array.isArray(value),
     'an object of guest paths and host paths',
   ),
-  v.check((value) => Object.keys(value).length <= MOST, `at most ${MOST} mounts`),
   v.record(target, v.union([path, looseMount], 'the path of a folder or file of this host, or { source, … }')),
+  // Too many is told with what else is wrong of them.
+  v.rawCheck(({ dataset, addIssue }) => {
+    const { value } = dataset;
+    const count = typeof value === 'object' && value !== null ? Object.keys(value).length : 0;
+    if (count > MOST) addIssue({ message: `at most ${MOST} mounts` });
+  }),
 );
 
 function isTarget(value: unknown): boolean {

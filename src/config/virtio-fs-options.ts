@@ -46,8 +46,14 @@ export interface VirtioFsSpec {
 
 const text = v.custom<string>((value) => isText(value) && value !== '', 'text that is not empty, without NUL');
 
+/** Longest path of a socket, in bytes (unix(7)). */
+const SOCKET_PATH_MAX = 107;
+
 const entries = {
-  socketPath: text,
+  socketPath: v.custom<string>(
+    (value) => isText(value) && value !== '' && Buffer.byteLength(resolve(value)) <= SOCKET_PATH_MAX,
+    `a path of at most ${SOCKET_PATH_MAX} bytes, without NUL`,
+  ),
   socketGroup: v.optional(text),
   tag: v.optional(
     v.custom<string>((value) => isText(value) && value !== '' && Buffer.byteLength(value) <= 36, '1 to 36 bytes'),

@@ -5,6 +5,7 @@ import { environment } from '../host/helper-process.ts';
 import { fromNative } from '../native-error.ts';
 import { loadBinding, virtiofsdPath } from '../native.ts';
 
+const SIGTERM = 15;
 const FORWARDED = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
 
 /** Runs the daemon until it ends; resolves with its exit code, or 128 and the signal that ended it. */
@@ -28,7 +29,14 @@ function start(args: readonly string[]): ReturnType<ReturnType<typeof loadBindin
   const numbers = [0, 1, 2, ...inheritedSocket(args)];
   const fds = numbers.map((fd) => ({ fd, target: fd }));
   try {
-    return loadBinding().spawnHelper({ program, args, env: environment(), fds, captureStderr: false });
+    return loadBinding().spawnHelper({
+      program,
+      args,
+      env: environment(),
+      fds,
+      captureStderr: false,
+      endSignal: SIGTERM,
+    });
   } catch (error) {
     throw fromNative(error);
   }

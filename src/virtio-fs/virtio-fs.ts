@@ -38,7 +38,10 @@ export class VirtioFs implements AsyncDisposable {
       const why = errnoOf(cause) === 'ENOENT' ? 'does not exist' : `cannot be read (${errnoOf(cause)})`;
       throw new MicroVMError('ERR_MOUNT_SOURCE', `${source}, which is to be shared, ${why}`, { cause });
     });
-    const daemon = await startDaemon(daemonArguments(spec), `The daemon that serves ${source}`);
+    const daemon = await startDaemon(daemonArguments(spec), {
+      name: `The daemon that serves ${source}`,
+      otherwise: "set the option sandbox to 'none'",
+    });
     return new VirtioFs(spec.socketPath, daemon);
   }
 
@@ -47,7 +50,10 @@ export class VirtioFs implements AsyncDisposable {
     return this.#daemon.ended;
   }
 
-  /** Ends the daemon; resolves when it and its files are gone. A guest that uses it hangs from then on. */
+  /**
+   * Ends the daemon; resolves when it and its files are gone. A guest that uses it hangs from then on. A daemon that does
+   * not end in five seconds is killed; its files are left to the next one, which takes them over.
+   */
   async stop(): Promise<void> {
     await this.#daemon.stop();
   }
@@ -61,8 +67,8 @@ export class VirtioFs implements AsyncDisposable {
 function daemonArguments({ share, socketPath, socketGroup, tag, requestQueues, reconnect }: VirtioFsSpec): string[] {
   return [
     ...shareArguments({ ...share, announceSubmounts: true }, socketPath),
-    ...(socketGroup === undefined ? [] : ['--socket-group', socketGroup]),
-    ...(tag === undefined ? [] : ['--tag', tag]),
+    ...(socketGroup === undefined ? [] : [`--socket-group=${socketGroup}`]),
+    ...(tag === undefined ? [] : [`--tag=${tag}`]),
     ...['--request-queues', String(requestQueues)],
     ...(reconnect ? ['--reconnect'] : []),
   ];

@@ -129,9 +129,12 @@ async function boot(
       deviceSocket: folder.socketPath('device'),
       shares: shares.map(({ tag }) => ({ tag, socket: folder.socketPath(tag) })),
     };
-    const daemons = await startDaemons(shares, resolved.shares, accelerator, cleanUp);
-    throwIfAborted(signal);
     limit.start();
+    const daemons = await limit.within(
+      (bounded) => startDaemons(shares, resolved.shares, accelerator, cleanUp, bounded),
+      signal,
+    );
+    throwIfAborted(signal);
     const machine = await startShared(daemons, () =>
       limit.within((bounded) => accelerator.start(resolved, bounded), signal),
     );
@@ -172,10 +175,11 @@ async function startDaemons(
   resolved: ResolvedMachine['shares'],
   { tagsComeFrom }: Accelerator,
   cleanUp: CleanUpStack,
+  signal: AbortSignal,
 ): Promise<ShareDaemon[]> {
   const starts = shares.map(async (share, index) => {
     const socket = resolved[index]?.socket ?? '';
-    const daemon = await startShareDaemon(share, socket, tagsComeFrom === 'daemon');
+    const daemon = await startShareDaemon(share, socket, tagsComeFrom === 'daemon', signal);
     cleanUp.add({ run: () => daemon.stop(), sync: () => daemon.stopSync() });
     return daemon;
   });

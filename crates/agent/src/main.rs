@@ -77,7 +77,7 @@ fn init() -> Ending {
     console::use_console_of_guest();
     let settings = Settings::read();
     modules::load_all(Path::new(modules::FOLDER));
-    if !shares::mount_all(settings.root.as_ref(), &settings.shares) {
+    if settings.share_is_wrong || !shares::mount_all(settings.root.as_ref(), &settings.shares) {
         return Ending::PowerOff;
     }
     network::set_host_name(&settings.hostname);

@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) root: Option<Root>,
     /// `microvm.mount=`, once for each share to mount, in this order.
     pub(crate) shares: Vec<Share>,
+    /// Whether one of the two above makes no sense: the guest must not run without it.
+    pub(crate) share_is_wrong: bool,
 }
 
 impl Default for Settings {
@@ -31,12 +33,14 @@ impl Default for Settings {
             port: 1024,
             root: None,
             shares: Vec::new(),
+            share_is_wrong: false,
         }
     }
 }
 
 impl Settings {
-    /// Reads this guest's settings. What is unreadable or makes no sense is noted, and the default holds.
+    /// Reads this guest's settings. What is unreadable or makes no sense is noted, and the default holds; for a share
+    /// there is none.
     pub(crate) fn read() -> Self {
         match fs::read(SOURCE) {
             Ok(line) => Self::parse(&String::from_utf8_lossy(&line)),
@@ -68,16 +72,23 @@ impl Settings {
                 },
                 MOUNT => match Share::parse(value) {
                     Some(share) => settings.shares.push(share),
-                    None => note(format_args!("{MOUNT} makes no sense: {value}")),
+                    None => settings.refuse_share(MOUNT, value),
                 },
                 ROOT => match Root::parse(value) {
                     Some(root) => settings.root = Some(root),
-                    None => note(format_args!("{ROOT} makes no sense: {value}")),
+                    None => settings.refuse_share(ROOT, value),
                 },
                 _ => {}
             }
         }
         settings
+    }
+
+    fn refuse_share(&mut self, name: &str, value: &str) {
+        note(format_args!(
+            "cannot mount {name}={value}: it makes no sense"
+        ));
+        self.share_is_wrong = true;
     }
 }
 
@@ -129,11 +140,17 @@ mod tests {
             "microvm.port=-1",
             "microvm.port=4294967296",
             "microvm.hostname=",
-            "microvm.mount=a",
-            "microvm.root=a,b",
             &format!("microvm.hostname={long}"),
         ] {
             assert_eq!(Settings::parse(line), Settings::default(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_share_that_makes_no_sense_is_not_left_out() {
+        for line in ["microvm.mount=a", "microvm.root=a,b"] {
+            assert!(Settings::parse(line).share_is_wrong, "{line}");
+        }
+        assert!(!Settings::parse("microvm.mount=a,ro,/a").share_is_wrong);
     }
 }

@@ -3,8 +3,10 @@
 //! They are mounted before the host is dialled, so that whoever gets the machine finds them. A share that cannot be
 //! mounted ends the guest: a program must never write beside the folder that it means.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
@@ -13,7 +15,8 @@ use nix::unistd::{chdir, chroot};
 use crate::console::note;
 use crate::mounts;
 
-/// Where shares are mounted that are not for use as they are. In memory, and the agent's own.
+/// Where shares are mounted that are not for use as they are. In memory and the agent's own, for it is used only while
+/// the initramfs is the root: another root's folders may be the host's.
 const STAGING: &str = "/.microvm/shares";
 
 /// A folder or file to mount.
@@ -54,29 +57,36 @@ impl Share {
         (parts.next().is_none() && share.target.is_absolute()).then_some(share)
     }
 
-    fn mount(&self) -> io::Result<()> {
-        let flags = match self.read_only {
+    fn flags(&self) -> MsFlags {
+        match self.read_only {
             true => MsFlags::MS_RDONLY,
             false => MsFlags::empty(),
-        };
+        }
+    }
+
+    /// Mounts the share of a single file aside, and hands back the file in it.
+    fn stage(&self) -> io::Result<Option<File>> {
         let Some(name) = &self.file else {
-            fs::create_dir_all(&self.target)?;
-            return virtiofs(&self.tag, &self.target, flags);
+            return Ok(None);
         };
         let staged = Path::new(STAGING).join(&self.tag);
         fs::create_dir_all(&staged)?;
-        virtiofs(&self.tag, &staged, flags)?;
-        if let Some(folder) = self.target.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        // The file to mount upon; what is there stays as it is.
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&self.target)?;
-        let file = staged.join(name);
+        virtiofs(&self.tag, &staged, self.flags())?;
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_PATH);
+        options.open(staged.join(name)).map(Some)
+    }
+
+    fn mount(&self, staged: Option<&File>) -> io::Result<()> {
+        let Some(file) = staged else {
+            fs::create_dir_all(&self.target)?;
+            return virtiofs(&self.tag, &self.target, self.flags());
+        };
+        ensure_file(&self.target)?;
+        // The way there, as the root may be another one by now.
+        let file = format!("/proc/self/fd/{}", file.as_raw_fd());
         let none = None::<&str>;
-        mount(Some(&file), &self.target, none, MsFlags::MS_BIND, none)?;
+        mount(Some(&*file), &self.target, none, MsFlags::MS_BIND, none)?;
         if self.read_only {
             let again = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
             mount(none, &self.target, none, again, none)?;
@@ -146,6 +156,18 @@ fn enter(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes sure that there is something to mount a file upon. What is there is not opened: it may be in a read-only share,
+/// be large and lie under an overlay, or be a pipe.
+fn ensure_file(target: &Path) -> io::Result<()> {
+    if target.exists() {
+        return Ok(());
+    }
+    if let Some(folder) = target.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    File::create_new(target).map(drop)
+}
+
 fn virtiofs(tag: &str, target: &Path, flags: MsFlags) -> io::Result<()> {
     let none = None::<&str>;
     mount(Some(tag), target, Some("virtiofs"), flags, none).map_err(Into::into)
@@ -153,19 +175,29 @@ fn virtiofs(tag: &str, target: &Path, flags: MsFlags) -> io::Result<()> {
 
 /// Mounts the root folder and the shares; false when one of them cannot be, which is noted.
 pub(crate) fn mount_all(root: Option<&Root>, shares: &[Share]) -> bool {
+    let failed = |share: &Share, error: io::Error| {
+        note(format_args!(
+            "cannot mount {}: {error}",
+            share.target.display()
+        ));
+        false
+    };
+    let mut staged = Vec::with_capacity(shares.len());
+    for share in shares {
+        match share.stage() {
+            Ok(file) => staged.push(file),
+            Err(error) => return failed(share, error),
+        }
+    }
     if let Some(root) = root
         && let Err(error) = root.mount()
     {
         note(format_args!("cannot mount the root folder: {error}"));
         return false;
     }
-    for share in shares {
-        if let Err(error) = share.mount() {
-            note(format_args!(
-                "cannot mount {}: {error}",
-                share.target.display()
-            ));
-            return false;
+    for (share, file) in shares.iter().zip(&staged) {
+        if let Err(error) = share.mount(file.as_ref()) {
+            return failed(share, error);
         }
     }
     true
@@ -217,6 +249,21 @@ mod tests {
         ] {
             assert_eq!(Share::parse(value), None, "{value}");
         }
+    }
+
+    #[test]
+    fn a_file_to_mount_upon_is_made_where_there_is_none_and_never_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let new = folder.path().join("a/b");
+        ensure_file(&new).unwrap();
+        assert_eq!(fs::read(&new).unwrap(), b"");
+        fs::write(&new, "kept").unwrap();
+        ensure_file(&new).unwrap();
+        assert_eq!(fs::read(&new).unwrap(), b"kept");
+        // Opened to be written, it would wait for a reader.
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        ensure_file(&pipe).unwrap();
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct BindingSpawnOptions {
     pub fds: Vec<BindingPassedDescriptor>,
     /// True for a pipe on its standard error, to be had by `takeStderr`; else it goes nowhere.
     pub capture_stderr: bool,
+    /// Number of the signal that it gets when this process ends; SIGKILL by default.
+    pub end_signal: Option<i32>,
 }
 
 /// A descriptor for a helper.
@@ -79,7 +81,7 @@ pub fn spawn_helper(env: Env, options: BindingSpawnOptions) -> napi::Result<Bind
 impl Stop for Child {
     fn stop(&self) {
         // Where this fails it has ended already: nobody changes its user.
-        let _ = self.kill(libc::SIGKILL);
+        let _ = self.end();
     }
 }
 
@@ -89,7 +91,9 @@ fn start(options: BindingSpawnOptions) -> Result<Child, BindingError> {
         fds.push((duplicate(passed.fd)?, passed.target));
     }
     let environment = options.env.into_iter();
+    let spawn_options = SpawnOptions::new(options.program);
     Ok(spawn(SpawnOptions {
+        end_signal: options.end_signal.unwrap_or(spawn_options.end_signal),
         args: options.args.into_iter().map(Into::into).collect(),
         env: Some(environment.map(|(k, v)| (k.into(), v.into())).collect()),
         fds,
@@ -98,7 +102,7 @@ fn start(options: BindingSpawnOptions) -> Result<Child, BindingError> {
         } else {
             Stdio::Null
         },
-        ..SpawnOptions::new(options.program)
+        ..spawn_options
     })?)
 }
 

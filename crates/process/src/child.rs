@@ -30,6 +30,7 @@ impl ExitStatus {
 pub struct Child {
     pub(crate) pid: u32,
     pub(crate) pidfd: Arc<OwnedFd>,
+    pub(crate) end_signal: i32,
     pub(crate) end: Arc<End>,
     pub(crate) captured: [Option<OwnedFd>; 3],
 }
@@ -92,6 +93,15 @@ impl Child {
     /// The status if the helper has ended, without waiting.
     pub fn try_wait(&self) -> Option<ExitStatus> {
         *self.end.lock()
+    }
+
+    /// Ends it as the end of this process does: by [`SpawnOptions::end_signal`](crate::SpawnOptions::end_signal).
+    ///
+    /// # Errors
+    ///
+    /// As [`kill`](Self::kill).
+    pub fn end(&self) -> io::Result<()> {
+        self.kill(self.end_signal)
     }
 
     /// Sends a signal. One that comes too late, as the helper has ended, is no error.

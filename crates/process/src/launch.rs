@@ -69,6 +69,7 @@ struct ChildPlan<'a> {
     env: *const *const c_char,
     cwd: *const c_char,
     fds: &'a [(OwnedFd, RawFd)],
+    end_signal: c_int,
     failure: Option<Failure>,
 }
 
@@ -95,6 +96,7 @@ pub(crate) fn launch(prepared: &Prepared, stack: &ChildStack) -> Result<Launched
             .as_ref()
             .map_or(ptr::null(), |folder| folder.as_ptr()),
         fds: &prepared.fds,
+        end_signal: prepared.end_signal,
         failure: None,
     };
     let mut pidfd: c_int = -1;
@@ -169,7 +171,7 @@ fn set_up_and_execute(plan: &ChildPlan<'_>) -> Failure {
     };
 
     // SAFETY: prctl takes numbers only here.
-    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
+    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, plan.end_signal) } != 0 {
         return failed(SetUpStep::TieToParent);
     }
     // The parent may have died before the line above: then nobody would ever send the signal.

@@ -35,7 +35,7 @@ pub use options::{SpawnOptions, Stdio};
 
 /// Starts a helper process and returns as soon as its program runs.
 ///
-/// The helper gets: `SIGKILL` when this process ends, its own process group, default signal dispositions and an empty
+/// The helper gets: [`SpawnOptions::end_signal`] when this process ends, its own process group, default signal dispositions and an empty
 /// signal mask, the descriptors of [`SpawnOptions::fds`] and its three standard streams, and no other descriptor.
 ///
 /// Blocks for the time of an `execve` (about 0.1 to 1 ms).

@@ -21,6 +21,9 @@ pub struct SpawnOptions {
     pub cwd: Option<PathBuf>,
     /// Descriptors to pass, each with the number that it gets in the helper. Numbers 0 to 2 replace the streams below.
     pub fds: Vec<(OwnedFd, i32)>,
+    /// The signal that it gets when this process ends. Default: `SIGKILL`. Another one is for programs that end by it
+    /// and have something to put away.
+    pub end_signal: i32,
     /// Standard input. Default: [`Stdio::Null`].
     pub stdin: Stdio,
     /// Standard output. Default: [`Stdio::Null`].
@@ -52,6 +55,7 @@ impl SpawnOptions {
             env: None,
             cwd: None,
             fds: Vec::new(),
+            end_signal: libc::SIGKILL,
             stdin: Stdio::Null,
             stdout: Stdio::Null,
             stderr: Stdio::Null,

@@ -28,6 +28,7 @@ pub(crate) struct Prepared {
     /// (source, number in the child), sorted by number. Every source lies above every number, so that the child can
     /// `dup2` in any order.
     pub(crate) fds: Vec<(OwnedFd, RawFd)>,
+    pub(crate) end_signal: i32,
     /// This process's ends of captured streams: stdin, stdout, stderr.
     pub(crate) captured: [Option<OwnedFd>; 3],
 }
@@ -69,6 +70,7 @@ impl Prepared {
             env,
             cwd,
             fds,
+            end_signal,
             stdin,
             stdout,
             stderr,
@@ -112,6 +114,7 @@ impl Prepared {
             env: CStringArray::new(variables),
             cwd,
             fds: lift_above_targets(targets)?,
+            end_signal,
             captured,
         })
     }

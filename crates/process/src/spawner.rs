@@ -143,6 +143,7 @@ impl SpawnerThread {
         let child = Child {
             pid: launched.pid.unsigned_abs(),
             pidfd: Arc::clone(&pidfd),
+            end_signal: prepared.end_signal,
             end: Arc::clone(&end),
             captured: prepared.captured,
         };

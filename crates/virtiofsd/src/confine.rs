@@ -1,15 +1,9 @@
 //! What the daemon gives up before it serves: the host's file tree, and capabilities.
 
 use std::collections::BTreeSet;
-use std::ffi::{CString, OsStr};
 use std::fs::File;
-use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::ptr;
+use std::path::Path;
 
 use vhost::vhost_user::Listener;
 use virtiofsd::passthrough::InodeFileHandlesMode;
@@ -18,6 +12,7 @@ use virtiofsd::sandbox::{Sandbox, SandboxMode};
 use crate::capabilities::{self, Capability};
 use crate::error::Error;
 use crate::options::Options;
+use crate::single_file;
 
 /// What a daemon inside its sandbox has.
 pub struct Entered {
@@ -37,7 +32,7 @@ pub fn enter(
 ) -> Result<Entered, Error> {
     let namespace = options.sandbox == SandboxMode::Namespace;
     let shared_dir = if namespace && Path::new(&shared_dir).is_file() {
-        folder_of_one_file(Path::new(&shared_dir))?
+        single_file::folder_of(Path::new(&shared_dir))?
     } else {
         shared_dir
     };
@@ -60,98 +55,6 @@ pub fn enter(
         proc_self_fd: sandbox.get_proc_self_fd(),
         mountinfo: sandbox.get_mountinfo_fd(),
     })
-}
-
-/// Makes a folder that has one file and nothing else, and that cannot get anything else. A guest's kernel mounts
-/// folders only, so this is how a single file is shared.
-///
-/// The folder is the file's own, hidden behind a small file system in a mount namespace of this process.
-fn folder_of_one_file(path: &Path) -> Result<String, Error> {
-    let failed = |step| move |source| Error::SingleFile { step, source };
-    let path = path.canonicalize().map_err(failed("its path"))?;
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(failed("its path")(io::ErrorKind::InvalidInput.into()));
-    };
-    private_mounts().map_err(failed("a mount namespace"))?;
-    // In the new namespace, as nothing can be mounted across.
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_PATH | libc::O_CLOEXEC)
-        .open(&path)
-        .map_err(failed("its opening"))?;
-    let flags = libc::MS_NODEV | libc::MS_NOSUID | libc::MS_NOEXEC;
-    let options = OsStr::new("mode=0755,size=4k,nr_inodes=2");
-    mount(Some("tmpfs"), folder, Some("tmpfs"), flags, Some(options))
-        .map_err(failed("a folder for it"))?;
-    let place: PathBuf = folder.join(name);
-    File::create(&place).map_err(failed("its place"))?;
-    let source = format!("/proc/self/fd/{}", file.as_raw_fd());
-    mount(Some(&source), &place, None, libc::MS_BIND, None).map_err(failed("its mount"))?;
-    let read_only = flags | libc::MS_REMOUNT | libc::MS_RDONLY;
-    mount(None, folder, None, read_only, None).map_err(failed("the folder's sealing"))?;
-    folder
-        .to_str()
-        .map(str::to_owned)
-        .ok_or_else(|| failed("its path, which is not UTF-8")(io::ErrorKind::InvalidInput.into()))
-}
-
-/// Gives this process mounts of its own, with a user namespace where it takes one.
-fn private_mounts() -> io::Result<()> {
-    // SAFETY: takes nothing.
-    let uid = unsafe { libc::geteuid() };
-    // SAFETY: takes nothing.
-    let gid = unsafe { libc::getegid() };
-    let flags = match uid {
-        0 => libc::CLONE_NEWNS,
-        _ => libc::CLONE_NEWNS | libc::CLONE_NEWUSER,
-    };
-    // SAFETY: this process has one thread.
-    if unsafe { libc::unshare(flags) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    if uid != 0 {
-        std::fs::write("/proc/self/setgroups", "deny")?;
-        std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
-        std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
-    }
-    mount(
-        None,
-        Path::new("/"),
-        None,
-        libc::MS_REC | libc::MS_SLAVE,
-        None,
-    )
-}
-
-fn mount(
-    source: Option<&str>,
-    target: &Path,
-    kind: Option<&str>,
-    flags: libc::c_ulong,
-    options: Option<&OsStr>,
-) -> io::Result<()> {
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(io::Error::from);
-    let source = source.map(|source| text(source.as_bytes())).transpose()?;
-    let target = text(target.as_os_str().as_bytes())?;
-    let kind = kind.map(|kind| text(kind.as_bytes())).transpose()?;
-    let options = options
-        .map(|options| text(options.as_bytes()))
-        .transpose()?;
-    let pointer = |text: &Option<CString>| text.as_ref().map_or(ptr::null(), |text| text.as_ptr());
-    // SAFETY: each pointer is null or a string that lives through the call.
-    let result = unsafe {
-        libc::mount(
-            pointer(&source),
-            target.as_ptr(),
-            pointer(&kind),
-            flags,
-            pointer(&options).cast(),
-        )
-    };
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// What the file-system layer needs when it runs as root.

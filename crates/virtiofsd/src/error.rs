@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use virtiofsd::passthrough::NegotiationMode;
 use virtiofsd::sandbox;
 
+/// What to do where the host refuses the sandbox's namespaces. `src/virtio-fs/daemon.ts` knows it by its beginning.
+const REFUSED: &str = "This user may not create the namespaces of the sandbox: allow user namespaces (sysctl kernel.unprivileged_userns_clone, user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns), run as root, or give up the sandbox with --sandbox none";
+
 /// An error that ends the daemon with status 1. Texts that virtiofsd has too are its own, for who looks for them.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -50,6 +53,8 @@ pub enum Error {
     TooFewOpenFiles { limit: u64, least: u64 },
     #[error("Error getting mountinfo prefix: {0}")]
     MountinfoPrefix(io::Error),
+    #[error("Error sharing a single file: a mount namespace: {0}")]
+    Namespace(io::Error),
     #[error("Error sharing a single file: {step}: {source}")]
     SingleFile {
         step: &'static str,
@@ -79,15 +84,21 @@ pub enum Error {
     Backend(String),
     #[error("Failed to start daemon: {0}")]
     Accept(String),
+    #[error("Waiting for daemon failed: {0}")]
+    Connection(String),
 }
 
 impl Error {
     /// What a person can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Sandbox(sandbox::Error::Unshare(_)) => Some(
-                "This user may not create the namespaces of the sandbox: allow user namespaces (sysctl kernel.unprivileged_userns_clone, user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns), run as root, or give up the sandbox with --sandbox none",
-            ),
+            Self::Sandbox(sandbox::Error::Unshare(_)) | Self::Namespace(_) => Some(REFUSED),
+            // AppArmor lets the namespaces be made, and nothing be done in them.
+            Self::Sandbox(sandbox::Error::CleanMount(error))
+                if error.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Some(REFUSED)
+            }
             Self::PidFile { source, .. } if source.kind() == io::ErrorKind::WouldBlock => {
                 Some("Another daemon serves this socket path")
             }

@@ -23,6 +23,7 @@ mod options;
 mod seccomp;
 mod serve;
 mod signals;
+mod single_file;
 mod socket;
 mod start;
 mod supervise;

@@ -30,11 +30,12 @@ fn new_name(name: &CStr) -> io::Result<()> {
     Ok(())
 }
 
-/// A name that can be looked up. `.` and `..` are how a kernel finds its way from a file handle of its own; the
-/// file-system layer keeps them inside.
+/// A name that can be looked up. `.` is how a kernel comes back to a file by a handle of its own. `..` would be how it
+/// finds the folder of one, but the file-system layer cannot tell: it answers with the folder itself, or, where openat2
+/// is not to be had, with one that may lie outside.
 fn known_name(name: &CStr) -> io::Result<()> {
     match name.to_bytes() {
-        b"." | b".." => Ok(()),
+        b"." => Ok(()),
         _ => new_name(name),
     }
 }

@@ -11,6 +11,7 @@ use vm_memory::GuestMemoryAtomic;
 
 use crate::backend::{Backend, Memory, Shape};
 use crate::error::Error;
+use crate::logging;
 use crate::names::PlainNames;
 
 /// What is served to whom.
@@ -22,7 +23,8 @@ pub struct Serving {
 }
 
 /// Serves the first front end, or one after another. The file system's state outlasts a connection: a front end that
-/// comes back goes on with its inodes, and a guest that begins anew sends INIT, which wipes them.
+/// comes back goes on with its inodes, and a guest that begins anew sends INIT, which wipes them. (Who sends none is no guest that mounts, and shares what
+/// the one before could reach.)
 pub fn serve<F>(fs: F, serving: Serving) -> Result<(), Error>
 where
     F: FileSystem + SerializableFileSystem + Send + Sync + 'static,
@@ -36,6 +38,7 @@ where
     loop {
         let backend = Arc::new(Backend::new(Arc::clone(&server), &shape)?);
         let mut connection = Connection::new(backend)?;
+        logging::next_connection();
         info!("Waiting for vhost-user socket connection...");
         connection
             .daemon
@@ -45,13 +48,19 @@ where
         match connection.daemon.wait() {
             Ok(())
             | Err(DaemonError::HandleRequest(
-                ProtocolError::Disconnected | ProtocolError::PartialMessage,
+                ProtocolError::Disconnected
+                | ProtocolError::PartialMessage
+                | ProtocolError::SocketBroken(_),
             )) if reconnect => info!("Client disconnected"),
             Ok(())
             | Err(DaemonError::HandleRequest(
-                ProtocolError::Disconnected | ProtocolError::PartialMessage,
+                ProtocolError::Disconnected
+                | ProtocolError::PartialMessage
+                | ProtocolError::SocketBroken(_),
             )) => info!("Client disconnected, shutting down"),
-            Err(error) => error!("Waiting for daemon failed: {error}"),
+            Err(error) if reconnect => error!("Waiting for daemon failed: {error}"),
+            // The front end is there and gets no more answers: no end to be taken for a good one.
+            Err(error) => return Err(Error::Connection(error.to_string())),
         }
         drop(connection);
         if !reconnect {

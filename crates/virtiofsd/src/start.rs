@@ -35,6 +35,11 @@ pub fn run(options: Options) -> Result<(), Error> {
     warn_of_old_forms(&options);
     signals::tell_of_children();
 
+    // From before there are files: whatever ends this process, they are removed.
+    let held = match options.fd {
+        Some(_) => None,
+        None => Some(signals::hold_back().map_err(Error::Signals)?),
+    };
     let (listener, files) = match options.fd {
         Some(number) => (socket::inherited(number)?, None),
         None => {
@@ -43,8 +48,8 @@ pub fn run(options: Options) -> Result<(), Error> {
             (listener, Some(files))
         }
     };
-    if let Some(files) = files
-        && let Side::Done(status) = split(files)?
+    if let Some((files, held)) = files.zip(held.as_ref())
+        && let Side::Done(status) = split(files, held)?
     {
         // Nothing of this process is left to be dropped.
         std::process::exit(status.into());

@@ -2,7 +2,8 @@
 //! `CHECK_DEVICE_STATE`, and the preparation that the memory log announces.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::FromRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -12,9 +13,11 @@ use vhost::vhost_user::message::{VhostTransferStateDirection, VhostTransferState
 use virtiofsd::filesystem::{FileSystem, SerializableFileSystem};
 use virtiofsd::server::Server;
 
-/// Transfers under way.
+/// Transfers under way, of one connection. What has not been applied when it is dropped never is: a front end that comes
+/// next must not get the state that another one sends.
 #[derive(Debug, Default)]
 pub struct DeviceState {
+    dropped: Arc<Mutex<bool>>,
     preparation: Mutex<Option<Preparation>>,
     transfer: Mutex<Option<JoinHandle<io::Result<()>>>>,
 }
@@ -102,9 +105,9 @@ impl DeviceState {
                     warn!("Cancelling serialization preparation because of incoming migration");
                     preparation.cancel();
                 }
+                let dropped = Arc::clone(&self.dropped);
                 thread.spawn(move || {
-                    server
-                        .deserialize_and_apply(file)
+                    load(&server, file, &dropped)
                         .map_err(|error| explain("Failed to load state", &error))
                 })?
             }
@@ -123,6 +126,45 @@ impl DeviceState {
         transfer
             .join()
             .map_err(|_| io::Error::other("Failed to join the migration thread"))?
+    }
+}
+
+impl Drop for DeviceState {
+    fn drop(&mut self) {
+        // Held while a state is applied, which takes no time of a front end's.
+        *lock(&self.dropped) = true;
+        if let Some(preparation) = lock(&self.preparation).take() {
+            preparation.cancel();
+        }
+    }
+}
+
+/// Reads the whole state, for as long as it takes to come, and applies it if it is still wanted then.
+fn load<F>(server: &Server<F>, mut file: File, dropped: &Mutex<bool>) -> io::Result<()>
+where
+    F: FileSystem + SerializableFileSystem + Send + Sync + 'static,
+{
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let mut state = memory_file()?;
+    state.write_all(&bytes)?;
+    state.rewind()?;
+    let dropped = lock(dropped);
+    if *dropped {
+        return Err(io::ErrorKind::ConnectionAborted.into());
+    }
+    server.deserialize_and_apply(state)
+}
+
+fn memory_file() -> io::Result<File> {
+    // SAFETY: a literal name and a constant.
+    let number = unsafe { libc::memfd_create(c"state".as_ptr(), libc::MFD_CLOEXEC) };
+    match number {
+        0.. => {
+            // SAFETY: the kernel has just made it.
+            Ok(unsafe { File::from_raw_fd(number) })
+        }
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -38,7 +38,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use self::device_state::DeviceState;
 use self::pool::Pool;
 use self::request::{Outcome, work_on};
-use self::ring::{Chain, Ring};
+use self::ring::{Chain, Ring, RingError};
 use crate::error::Error;
 
 /// Guest memory, with a log of writes for live migration.
@@ -111,26 +111,36 @@ impl<F: FileSystem + SerializableFileSystem + Send + Sync + 'static> Backend<F> 
 
     /// Works on a ring until it is empty. Kicks are switched off meanwhile; after they are on again one more look
     /// tells whether a request came in between.
-    fn work_on_ring(&self, ring: &Ring) -> Result<(), virtio_queue::Error> {
-        // Not locked while requests are worked on: the front end may hand over other memory meanwhile.
-        let memory = self
-            .memory
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let Some(memory) = memory else {
+    ///
+    /// A driver that never stops offering gets its turn again after the other rings and the end of the connection.
+    fn work_on_ring(&self, ring: &Ring) -> Result<(), RingError> {
+        let Some(memory) = self.memory() else {
             warn!("A ring was kicked before there was memory");
             return Ok(());
         };
+        let mut turn = ring.size();
         while ring.begin()? {
             while let Some(chain) = ring.take(&memory)? {
                 self.hand_over(ring, chain, &memory);
+                turn = turn.saturating_sub(1);
+                if turn == 0 {
+                    ring.look_again();
+                    return Ok(());
+                }
             }
             if !ring.end()? {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Guest memory as it is now. Nothing is held: who changes it does not wait for a guest.
+    fn memory(&self) -> Option<AtomicMemory> {
+        self.memory
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn hand_over(&self, ring: &Ring, chain: Chain, memory: &AtomicMemory) {

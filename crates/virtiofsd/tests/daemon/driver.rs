@@ -22,7 +22,7 @@ const EVENT_IDX: u64 = 1 << 29;
 const INDIRECT_DESC: u64 = 1 << 28;
 const VERSION_1: u64 = 1 << 32;
 /// Milliseconds in which a daemon answers, or hangs.
-const PATIENCE: i32 = 20_000;
+pub const PATIENCE: i32 = 20_000;
 
 /// A descriptor: address, length, flags, next.
 pub type Descriptor = (u64, u32, u16, u16);
@@ -79,18 +79,15 @@ pub fn connect(socket: &Path, rings: u64, event_idx: bool) -> Driver {
         Some(FileOffset::new(file, 0)),
     );
     let memory = GuestMemoryMmap::from_ranges_with_files([range]).unwrap();
-    let regions: Vec<_> = memory
-        .iter()
-        .map(|region| VhostUserMemoryRegionInfo::from_guest_region(region).unwrap())
-        .collect();
-    frontend.set_mem_table(&regions).unwrap();
-    Driver {
+    let driver = Driver {
         frontend,
         memory,
         protocol,
         rings: Vec::new(),
         event_idx,
-    }
+    };
+    driver.tell_memory();
+    driver
 }
 
 fn event() -> EventFd {
@@ -109,6 +106,16 @@ impl Driver {
             driver.add_ring(index.into(), SIZE);
         }
         driver
+    }
+
+    /// Tells the daemon of the memory, once more if it knows it.
+    pub fn tell_memory(&self) {
+        let regions: Vec<_> = self
+            .memory
+            .iter()
+            .map(|region| VhostUserMemoryRegionInfo::from_guest_region(region).unwrap())
+            .collect();
+        self.frontend.set_mem_table(&regions).unwrap();
     }
 
     /// Address of a ring's parts: descriptors, available, used.

@@ -11,11 +11,16 @@
 )]
 
 mod driver;
+mod ends;
 mod files;
 mod fuse;
 mod hostile;
 mod life;
+mod names;
 mod options;
 mod process;
+mod rings;
 mod sandbox;
+mod single_file;
 mod state;
+mod transfer;

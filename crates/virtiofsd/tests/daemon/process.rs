@@ -1,10 +1,13 @@
 //! Starting the executable, and what the system knows of it.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
 use tempfile::TempDir;
+
+use super::driver::PATIENCE;
 
 /// The executable, without a `RUST_LOG` of this environment's.
 pub fn command() -> Command {
@@ -95,6 +98,23 @@ impl Daemon {
     pub fn wait(&mut self) -> ExitStatus {
         self.stderr.read_to_string(&mut self.log).unwrap();
         self.child.wait().unwrap()
+    }
+
+    /// Waits for its end, which must come soon.
+    pub fn ends_in_time(&mut self) -> ExitStatus {
+        // SAFETY: takes numbers only; the child has not been waited for.
+        let number = unsafe { libc::syscall(libc::SYS_pidfd_open, self.child.id(), 0) };
+        // SAFETY: the kernel has just made it.
+        let process = unsafe { OwnedFd::from_raw_fd(i32::try_from(number).unwrap()) };
+        let mut polled = libc::pollfd {
+            fd: process.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one entry, as is said.
+        let ready = unsafe { libc::poll(&raw mut polled, 1, PATIENCE) };
+        assert_eq!(ready, 1, "the daemon does not end");
+        self.wait()
     }
 
     pub fn signal(&self, signal: i32) {
