@@ -22,20 +22,12 @@ mod slots;
 mod speed;
 mod state;
 
-use libtest_mimic::{Arguments, Trial};
+use std::process::ExitCode;
 
-/// Lists tests by their functions' names.
-macro_rules! tests {
-    ($($module:ident: $($name:ident),* $(,)?;)*) => {
-        vec![$($((
-            concat!(stringify!($module), "::", stringify!($name)),
-            $module::$name as fn(),
-        )),*),*]
-    };
-}
+use microvm_test_support::{run, tests};
 
-fn main() {
-    let tests: Vec<(&str, fn())> = tests! {
+fn main() -> ExitCode {
+    let tests = tests! {
         open:
             default_device_speaks_version_12_and_closes_on_exec,
             device_opens_by_path_and_from_a_descriptor,
@@ -94,22 +86,9 @@ fn main() {
             vcpu_outlives_the_handles_it_came_from,
             nothing_is_left_open_or_mapped_after_fifty_rounds;
     };
-    let mut arguments = Arguments::from_args();
-    // They count descriptors and mappings of the process.
-    arguments.test_threads = Some(1);
     let missing = microvm_kvm::Kvm::open().err();
-    if let Some(error) = &missing {
-        eprintln!("not run, for want of KVM: {error}");
-    }
-    let trials = tests
-        .into_iter()
-        .map(|(name, test)| {
-            Trial::test(name, move || {
-                test();
-                Ok(())
-            })
-            .with_ignored_flag(missing.is_some())
-        })
-        .collect();
-    libtest_mimic::run(&arguments, trials).exit();
+    run(
+        tests,
+        missing.map(|error| format!("there is no KVM: {error}")),
+    )
 }

@@ -22,21 +22,13 @@ mod policies;
 mod real;
 mod signals;
 
-use libtest_mimic::{Arguments, Trial};
+use std::process::ExitCode;
+
 use microvm_ring3::{KvmOptions, KvmPlatform, open_device};
+use microvm_test_support::{run, tests};
 
-/// Lists tests by their functions' names.
-macro_rules! tests {
-    ($($module:ident: $($name:ident),* $(,)?;)*) => {
-        vec![$($((
-            concat!(stringify!($module), "::", stringify!($name)),
-            $module::$name as fn(),
-        )),*),*]
-    };
-}
-
-fn main() {
-    let tests: Vec<(&str, fn())> = tests! {
+fn main() -> ExitCode {
+    let tests = tests! {
         real:
             busybox_applets_give_the_right_output,
             busybox_writes_files_in_memory_only,
@@ -104,28 +96,11 @@ fn main() {
             files_that_cannot_run_are_told_apart,
             options_that_make_no_sense_are_refused;
     };
-    let mut arguments = Arguments::from_args();
-    // They count descriptors and mappings of the process.
-    arguments.test_threads = Some(1);
     let machine =
         open_device(None).and_then(|device| KvmPlatform::new(device, KvmOptions::default()));
-    if let Err(error) = &machine {
-        eprintln!("not run, for want of a KVM that can: {error}");
-        if std::env::var_os("MICROVM_TEST_REQUIRE_ALL").is_some_and(|all| all == "1") {
-            std::process::exit(1);
-        }
-    }
-    let usable = machine.is_ok();
-    drop(machine);
-    let trials = tests
-        .into_iter()
-        .map(|(name, test)| {
-            Trial::test(name, move || {
-                test();
-                Ok(())
-            })
-            .with_ignored_flag(!usable)
-        })
-        .collect();
-    libtest_mimic::run(&arguments, trials).exit();
+    let missing = machine
+        .err()
+        .map(|error| format!("there is no KVM that can: {error}"));
+    microvm_kvm::reaper::wait_idle();
+    run(tests, missing)
 }

@@ -27,7 +27,7 @@ fn counts() -> [usize; 3] {
             .unwrap()
             .lines()
             .count(),
-        fs::read_dir("/proc/self/task").unwrap().count(),
+        microvm_test_support::threads().count(),
     ]
 }
 

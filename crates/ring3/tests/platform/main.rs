@@ -23,21 +23,13 @@ mod speed;
 mod state;
 mod threads;
 
-use libtest_mimic::{Arguments, Trial};
+use std::process::ExitCode;
+
 use microvm_ring3::{KvmOptions, KvmPlatform, Platform, open_device};
+use microvm_test_support::{run, tests};
 
-/// Lists tests by their functions' names.
-macro_rules! tests {
-    ($($module:ident: $($name:ident),* $(,)?;)*) => {
-        vec![$($((
-            concat!(stringify!($module), "::", stringify!($name)),
-            $module::$name as fn(),
-        )),*),*]
-    };
-}
-
-fn main() {
-    let tests: Vec<(&str, fn())> = tests! {
+fn main() -> ExitCode {
+    let tests = tests! {
         calls:
             system_call_keeps_all_registers_but_the_two_that_it_uses,
             full_restore_sets_every_register,
@@ -111,32 +103,14 @@ fn main() {
         speed:
             round_trip_is_measured_against_a_bare_exit;
     };
-    let mut arguments = Arguments::from_args();
-    // They count descriptors and mappings of the process.
-    arguments.test_threads = Some(1);
     let machine =
         open_device(None).and_then(|device| KvmPlatform::new(device, KvmOptions::default()));
-    match &machine {
-        Ok(platform) => eprintln!("{:?}", platform.host_traits()),
-        Err(error) => {
-            eprintln!("not run, for want of a KVM that can: {error}");
-            if std::env::var_os("MICROVM_TEST_REQUIRE_ALL").is_some_and(|all| all == "1") {
-                std::process::exit(1);
-            }
-        }
+    if let Ok(platform) = &machine {
+        eprintln!("{:?}", platform.host_traits());
     }
-    let usable = machine.is_ok();
-    drop(machine);
+    let missing = machine
+        .err()
+        .map(|error| format!("there is no KVM that can: {error}"));
     microvm_kvm::reaper::wait_idle();
-    let trials = tests
-        .into_iter()
-        .map(|(name, test)| {
-            Trial::test(name, move || {
-                test();
-                Ok(())
-            })
-            .with_ignored_flag(!usable)
-        })
-        .collect();
-    libtest_mimic::run(&arguments, trials).exit();
+    run(tests, missing)
 }

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use microvm_test_support::{Threads, threads};
+
 /// Open descriptors and threads of this process.
 #[derive(Debug, PartialEq, Eq)]
 pub struct World {
     pub descriptors: BTreeSet<String>,
-    pub threads: BTreeSet<String>,
+    pub threads: Threads,
     pub guest_memory: usize,
 }
 
@@ -23,19 +25,11 @@ impl World {
             })
             .filter(|line| !line.contains("/proc/"))
             .collect();
-        let tasks = fs::read_dir("/proc/self/task").unwrap();
-        let threads = tasks
-            .filter_map(|entry| {
-                let path = entry.unwrap().path();
-                let name = fs::read_to_string(path.join("comm")).ok()?;
-                Some(format!("{} {}", path.display(), name.trim()))
-            })
-            .collect();
         let maps = fs::read_to_string("/proc/self/maps").unwrap();
         let guest_memory = maps.matches("memfd:microvm-ram").count();
         Self {
             descriptors,
-            threads,
+            threads: threads(),
             guest_memory,
         }
     }

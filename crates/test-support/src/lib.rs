@@ -1,0 +1,134 @@
+//! What test programs of several crates share: tests that need something of the host and must not
+//! look passed without it, and what this process holds on to.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// Bit of a task's flags while it ends: `PF_EXITING` of the kernel.
+const PF_EXITING: u64 = 0x4;
+/// Which field of `/proc/PID/stat` has the flags, counted from the one behind the name (proc(5)).
+const FLAGS: usize = 6;
+
+/// A test and its name, as [`tests!`] lists them.
+pub type Test = (&'static str, fn());
+
+/// Lists tests by their functions' names: `tests! { module: function, other; … }`.
+#[macro_export]
+macro_rules! tests {
+    ($($module:ident: $($name:ident),* $(,)?;)*) => {
+        vec![$($((
+            concat!(stringify!($module), "::", stringify!($name)),
+            $module::$name as fn(),
+        )),*),*]
+    };
+}
+
+/// Runs the tests, one after the other, as they count what the process holds.
+///
+/// Where the host lacks what they need, each is reported as ignored and the reason is printed:
+/// never as passed. With `MICROVM_TEST_REQUIRE_ALL=1` that is a failure.
+#[must_use]
+pub fn run(tests: Vec<Test>, missing: Option<String>) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    if let Some(reason) = &missing {
+        eprintln!("not run: {reason}");
+        if std::env::var_os("MICROVM_TEST_REQUIRE_ALL").is_some_and(|all| all == "1") {
+            return ExitCode::FAILURE;
+        }
+    }
+    let trials = tests
+        .into_iter()
+        .map(|(name, test)| {
+            let run = move || {
+                test();
+                Ok(())
+            };
+            Trial::test(name, run).with_ignored_flag(missing.is_some())
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Threads by their numbers, with their names for people: two sets of the same threads are equal,
+/// as a thread gives itself its name only when it runs.
+#[derive(Debug, Eq)]
+pub struct Threads(BTreeMap<String, String>);
+
+impl Threads {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl PartialEq for Threads {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.keys().eq(other.0.keys())
+    }
+}
+
+/// The threads of this process. One that ends counts as gone: who joins it goes on a moment before
+/// the kernel takes it off the list, and nothing tells when that is.
+#[must_use]
+pub fn threads() -> Threads {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else {
+        return Threads(BTreeMap::new());
+    };
+    let alive = tasks
+        .filter_map(|task| {
+            let task = task.ok()?;
+            let stat = fs::read_to_string(task.path().join("stat")).ok()?;
+            let name = name_unless_ending(&stat)?;
+            let id = task.file_name().to_string_lossy().into_owned();
+            Some((id, name.to_owned()))
+        })
+        .collect();
+    Threads(alive)
+}
+
+fn name_unless_ending(stat: &str) -> Option<&str> {
+    let (_, named) = stat.split_once('(')?;
+    let (name, fields) = named.rsplit_once(')')?;
+    let flags: u64 = fields.split_whitespace().nth(FLAGS)?.parse().ok()?;
+    (flags & PF_EXITING == 0).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_counts_until_it_ends() {
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let count = || {
+            let Threads(all) = threads();
+            all.values().filter(|name| *name == "counted").count()
+        };
+        let thread = std::thread::Builder::new()
+            .name("counted".into())
+            .spawn(move || released.recv())
+            .unwrap();
+        // It has its name when it runs.
+        while count() == 0 {
+            std::thread::yield_now();
+        }
+        release.send(()).unwrap();
+        thread.join().unwrap().unwrap();
+        assert_eq!(count(), 0);
+    }
+
+    #[test]
+    fn names_may_have_any_characters() {
+        let with_flags = |flags: u64| format!("7 (a) (b c) S 1 7 7 0 -1 {flags} 0 0");
+        assert_eq!(name_unless_ending(&with_flags(0x40_0040)), Some("a) (b c"));
+        assert_eq!(name_unless_ending(&with_flags(0x40_0044)), None);
+        assert_eq!(name_unless_ending("7 (short) S"), None);
+    }
+}
