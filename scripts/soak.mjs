@@ -10,7 +10,7 @@ const PARTS = {
     return runAva(['__test__/e2e/busy-boots.test.ts']);
   },
   // Tests of the kvm accelerator take their numbers of rounds from MICROVM_SOAK.
-  lab: () => runKvmTests({ seconds: 4 * 3600, env: { MICROVM_SOAK: '1' } }),
+  lab: () => runKvmTests({ seconds: 4 * 3600, long: true, env: { MICROVM_SOAK: '1' } }),
 };
 
 try {

@@ -114,6 +114,8 @@ const MACHINE_TESTS = {
 };
 /** The folder of the end-to-end tests of the kvm accelerator. */
 const KVM_TESTS = '__test__/e2e-kvm';
+/** In it, what shows little more than the same tests on tcg, and what takes long: for the soak. */
+const LONG_KVM_TESTS = join(KVM_TESTS, 'long');
 
 /**
  * The tests of the crates that use KVM, where KVM is native or else in the lab.
@@ -190,13 +192,15 @@ const FILES_A_LAB = 3;
 
 /**
  * The end-to-end tests of the kvm accelerator, where KVM is native or else in the lab.
- * @param {{seconds: number, env?: NodeJS.ProcessEnv}} options
+ * @param {{seconds: number, long?: boolean, env?: NodeJS.ProcessEnv}} options `long` for the long ones, too
  */
-export async function runKvmTests({ seconds, env = {} }) {
+export async function runKvmTests({ seconds, long = false, env = {} }) {
   const name = 'ava on KVM';
-  const files = readdirSync(join(PROJECT, KVM_TESTS))
-    .filter((file) => file.endsWith('.test.ts'))
-    .map((file) => join(KVM_TESTS, file));
+  const files = [KVM_TESTS, ...(long ? [LONG_KVM_TESTS] : [])].flatMap((folder) =>
+    readdirSync(join(PROJECT, folder))
+      .filter((file) => file.endsWith('.test.ts'))
+      .map((file) => join(folder, file)),
+  );
   const groups = [];
   while (files.length > 0) groups.push(files.splice(0, FILES_A_LAB));
   const outcomes = await inLanes(groups, await lanes(), (group) => {

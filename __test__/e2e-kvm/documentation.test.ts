@@ -1,3 +1,0 @@
-import { documentationBehaviours } from '../helpers/behaviours/documentation.ts';
-
-documentationBehaviours('kvm');

@@ -1,3 +1,0 @@
-import { fileBehaviours } from '../helpers/behaviours/files.ts';
-
-fileBehaviours('kvm');

@@ -1,0 +1,3 @@
+import { documentationBehaviours } from '../../helpers/behaviours/documentation.ts';
+
+documentationBehaviours('kvm');

@@ -1,0 +1,3 @@
+import { fileBehaviours } from '../../helpers/behaviours/files.ts';
+
+fileBehaviours('kvm');

@@ -1,0 +1,3 @@
+import { terminalBehaviours } from '../../helpers/behaviours/terminal.ts';
+
+terminalBehaviours('kvm');

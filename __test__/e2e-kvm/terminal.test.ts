@@ -1,3 +1,0 @@
-import { terminalBehaviours } from '../helpers/behaviours/terminal.ts';
-
-terminalBehaviours('kvm');
