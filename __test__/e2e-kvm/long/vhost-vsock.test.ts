@@ -7,13 +7,13 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import test from 'ava';
 
-import { MicroVM, MicroVMError } from '../../index.ts';
-import { bootGuest, PATIENCE_MS, privateRuntimeFolder } from '../helpers/guest.ts';
-import { holdings, processEnd } from '../helpers/leftovers.ts';
+import { MicroVM, MicroVMError } from '../../../index.ts';
+import { bootGuest, PATIENCE_MS, privateRuntimeFolder } from '../../helpers/guest.ts';
+import { holdings, processEnd } from '../../helpers/leftovers.ts';
 
 privateRuntimeFolder();
 
-const OWNER = fileURLToPath(new URL('../fixtures/owner.ts', import.meta.url));
+const OWNER = fileURLToPath(new URL('../../fixtures/owner.ts', import.meta.url));
 const CID = 4_000_123;
 
 test.serial('machines of one process are told apart, and leave nothing', async (t) => {
