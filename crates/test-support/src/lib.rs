@@ -2,10 +2,13 @@
 //! look passed without it, and what this process holds on to.
 
 #![forbid(unsafe_code)]
+// A test that cannot look has failed.
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -78,10 +81,8 @@ impl PartialEq for Threads {
 /// the kernel takes it off the list, and nothing tells when that is.
 #[must_use]
 pub fn threads() -> Threads {
-    let Ok(tasks) = fs::read_dir("/proc/self/task") else {
-        return Threads(BTreeMap::new());
-    };
-    let alive = tasks
+    let alive = fs::read_dir("/proc/self/task")
+        .unwrap()
         .filter_map(|task| {
             let task = task.ok()?;
             let stat = fs::read_to_string(task.path().join("stat")).ok()?;
@@ -91,6 +92,34 @@ pub fn threads() -> Threads {
         })
         .collect();
     Threads(alive)
+}
+
+/// Descriptors, mappings and threads of this process.
+#[must_use]
+pub fn counts() -> [usize; 3] {
+    let descriptors = fs::read_dir("/proc/self/fd").unwrap().count();
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    [descriptors, maps.lines().count(), threads().count()]
+}
+
+/// Waits for counts that are at most so much higher than `before`: what the kernel does after a
+/// close or a join is told by nothing.
+///
+/// # Panics
+///
+/// Where they stay higher for longer than `patience`.
+pub fn assert_no_more(before: [usize; 3], most: [usize; 3], patience: Duration) {
+    let start = Instant::now();
+    loop {
+        let after = counts();
+        let good = (after.iter().zip(before).zip(most))
+            .all(|((after, before), most)| *after <= before + most);
+        if good {
+            return;
+        }
+        assert!(start.elapsed() < patience, "{before:?} {after:?}");
+        std::thread::yield_now();
+    }
 }
 
 fn name_unless_ending(stat: &str) -> Option<&str> {

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Instant;
 
 use microvm_ring3_linux::{ExitStatus, Program, Run, Sandbox, SandboxOptions};
+use microvm_test_support::{assert_no_more, counts};
 
 use crate::assembled::*;
 use crate::fixture::*;
@@ -97,30 +98,6 @@ pub fn reset_restores_data_that_was_written_and_protections() {
     }
 }
 
-/// Descriptors, mappings and threads of this process.
-fn counts() -> [usize; 3] {
-    [
-        fs::read_dir("/proc/self/fd").unwrap().count(),
-        fs::read_to_string("/proc/self/maps")
-            .unwrap()
-            .lines()
-            .count(),
-        microvm_test_support::threads().count(),
-    ]
-}
-
-fn assert_no_more(before: [usize; 3], most: [usize; 3]) {
-    let start = Instant::now();
-    loop {
-        let after = counts();
-        if (0..3).all(|index| after[index] <= before[index] + most[index]) {
-            return;
-        }
-        assert!(start.elapsed() < PATIENCE / 6, "{before:?} {after:?}");
-        std::thread::yield_now();
-    }
-}
-
 pub fn many_sandboxes_leave_nothing_behind() {
     let machine = new_machine();
     let folder = tempfile::tempdir().unwrap();
@@ -143,7 +120,7 @@ pub fn many_sandboxes_leave_nothing_behind() {
     round(20);
     let before = counts();
     round(rounds(10_000, 1000));
-    assert_no_more(before, [4, 8, 0]);
+    assert_no_more(before, [4, 8, 0], PATIENCE / 6);
 }
 
 pub fn machines_leave_nothing_behind() {
@@ -157,7 +134,7 @@ pub fn machines_leave_nothing_behind() {
     round();
     let before = counts();
     round();
-    assert_no_more(before, [0, 4, 0]);
+    assert_no_more(before, [0, 4, 0], PATIENCE / 6);
 }
 
 pub fn figures_of_a_warm_reset_are_printed() {

@@ -1,12 +1,12 @@
 //! What is left when things are gone.
 
-use std::time::Instant;
-use std::{fs, thread};
+use std::fs;
 
 use microvm_kvm::reaper;
 use microvm_ring3::{
     Exit, KvmOptions, NewAddressSpace, Platform, Protection, Registers, SwitchOptions, lookup,
 };
+use microvm_test_support::{assert_no_more, counts};
 
 use crate::fixture::*;
 
@@ -17,33 +17,6 @@ fn descriptors(name: &str) -> usize {
     links
         .filter(|link| link.to_string_lossy().contains(name))
         .count()
-}
-
-/// Descriptors, mappings and threads of this process.
-fn counts() -> [usize; 3] {
-    [
-        fs::read_dir("/proc/self/fd").unwrap().count(),
-        fs::read_to_string("/proc/self/maps")
-            .unwrap()
-            .lines()
-            .count(),
-        microvm_test_support::threads().count(),
-    ]
-}
-
-/// Waits for counts that are at most so much higher than `before`. A thread that was joined is
-/// listed until the kernel has done with it, of which nothing tells.
-fn assert_no_more(before: [usize; 3], most: [usize; 3]) {
-    let start = Instant::now();
-    loop {
-        let after = counts();
-        let good = (0..3).all(|index| after[index] <= before[index] + most[index]);
-        if good {
-            return;
-        }
-        assert!(start.elapsed() < PATIENCE / 6, "{before:?} {after:?}");
-        thread::yield_now();
-    }
 }
 
 pub fn device_is_closed_when_the_machine_is_made() {
@@ -106,7 +79,7 @@ pub fn thousands_of_spaces_and_contexts_leave_nothing_behind() {
     let before = counts();
     round(spaces, 20);
     // Tables are taken from the host in large pieces, and now and then there is one more.
-    assert_no_more(before, [4, 8, 0]);
+    assert_no_more(before, [4, 8, 0], PATIENCE / 6);
 }
 
 pub fn machines_leave_nothing_behind() {
@@ -121,5 +94,5 @@ pub fn machines_leave_nothing_behind() {
     for _ in 0..3 {
         round();
     }
-    assert_no_more(before, [0, 4, 0]);
+    assert_no_more(before, [0, 4, 0], PATIENCE / 6);
 }

@@ -3,8 +3,8 @@
 //! [`plug`] puts a device on the guest's bus. A [`MmioTransport`] answers for its registers and
 //! enforces the specification's order against the guest; behind it a host runs the queues: a
 //! thread of ours for a [`microvm_virtio::Device`] (`hosted`), another process that speaks
-//! vhost-user (`vhost_user`), or the kernel (`vhost_kernel`). Kicks and interrupts pass by eventfds which KVM serves itself, so no
-//! queue work ever runs on a vCPU thread.
+//! vhost-user (`vhost_user`), or the kernel (`vhost_kernel`). Kicks and interrupts pass by eventfds
+//! which KVM serves itself, so no queue work ever runs on a vCPU thread.
 
 mod error;
 mod hosted;
@@ -13,6 +13,8 @@ mod mmio;
 mod plug;
 mod rings;
 mod state;
+#[cfg(test)]
+mod test_line;
 mod transport;
 mod vhost_kernel;
 mod vhost_user;

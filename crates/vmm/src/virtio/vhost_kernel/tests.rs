@@ -11,6 +11,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::device::KernelDevice;
 use super::*;
 use crate::memory::{PageSize, Ram};
+use crate::virtio::test_line::Line;
 use crate::virtio::transport::Interrupt;
 
 /// What was asked of the kernel, in its order.
@@ -122,25 +123,6 @@ impl KernelDevice for Kernel {
             if running { "start" } else { "stop" },
             Asked::Running(running),
         )
-    }
-}
-
-struct Line {
-    descriptor: EventFd,
-    failures: Mutex<Vec<bool>>,
-}
-
-impl Interrupt for Line {
-    fn signal_queue(&self, _index: usize) {}
-
-    fn queue_descriptor(&self, _index: usize) -> &EventFd {
-        &self.descriptor
-    }
-
-    fn signal_config(&self) {}
-
-    fn fail(&self, for_good: bool) {
-        self.failures.lock().unwrap().push(for_good);
     }
 }
 

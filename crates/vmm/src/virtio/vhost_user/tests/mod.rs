@@ -19,31 +19,13 @@ use crate::memory::{PageSize, Ram};
 use crate::virtio::error::{PeerLoss, VirtioError};
 use crate::virtio::plug::{DeviceEvent, DeviceEventKind, VhostUserDevice, VhostUserPeer};
 use crate::virtio::state::QueueState;
+use crate::virtio::test_line::Line;
 use crate::virtio::transport::{Activation, DeviceHost, HostContext, Interrupt};
 
 /// For back ends that are to be given up soon.
 const SHORT: Duration = Duration::from_millis(100);
 /// For those that are not.
 const LONG: Duration = Duration::from_secs(60);
-
-struct Line {
-    descriptor: EventFd,
-    failures: Mutex<Vec<bool>>,
-}
-
-impl Interrupt for Line {
-    fn signal_queue(&self, _index: usize) {}
-
-    fn queue_descriptor(&self, _index: usize) -> &EventFd {
-        &self.descriptor
-    }
-
-    fn signal_config(&self) {}
-
-    fn fail(&self, for_good: bool) {
-        self.failures.lock().unwrap().push(for_good);
-    }
-}
 
 struct Bench {
     context: HostContext,
