@@ -164,7 +164,7 @@ asRoot('a user without an entry in the database gets no commands', async (t) => 
   t.deepEqual(ran, []);
 });
 
-// What mends these two is run in the lab (e2e-kvm/doctor-repairs): a container is told what to do where it is started.
+// What mends these two is run in the lab (e2e-kvm/long/doctor-repairs): a container is told what to do where it is started.
 asRoot('a device that is missing is told as that', async (t) => {
   const { before } = await treat({ device: ':' });
   t.is(checkOf(before, 'kvm-device')?.value, 'missing');

@@ -1,3 +1,4 @@
-import { commandLineBehaviours } from '../helpers/behaviours/command-line.ts';
+import { commandLineBehaviours, commandLineDetails } from '../helpers/behaviours/command-line.ts';
 
 commandLineBehaviours('tcg');
+commandLineDetails('tcg');

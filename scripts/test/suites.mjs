@@ -26,6 +26,8 @@ export async function runWith([file, ...args], read, more = {}) {
     PATH: `${join(PROJECT, 'node_modules/.bin')}${delimiter}${process.env.PATH}`,
     MICROVM_TEST_BUSYBOX: BUSYBOX,
     MICROVM_TEST_VIRTIOFSD: toolPath(VIRTIOFSD),
+    // What Node has compiled once serves every test process, those in the lab too, which see the same files.
+    NODE_COMPILE_CACHE: join(PROJECT, 'target/node-compile-cache'),
     // A test that finds something missing is a failure, but nobody can do without KVM's device.
     ...(exists('/dev/kvm') ? { MICROVM_TEST_REQUIRE_ALL: '1' } : {}),
     ...more,
@@ -66,11 +68,14 @@ const OUT_OF_TIME = 124;
 const ATTEMPTS = 2;
 
 /**
- * How many labs run side by side: an emulated machine keeps little more than one processor busy. Where the tests run
- * on the machine's own KVM, one after the other.
+ * How many labs run side by side, and what their machines have: a processor of its own for each, as emulated ones that
+ * share a real one wait for each other more than they work. Where the tests run on the machine's own KVM, one after
+ * the other.
+ * @returns {Promise<{lanes: number, machine: NodeJS.ProcessEnv}>}
  */
-async function lanes() {
-  return (await isKvmNative()) ? 1 : Math.min(2, availableParallelism());
+async function labs() {
+  if ((await isKvmNative()) || availableParallelism() < 2) return { lanes: 1, machine: {} };
+  return { lanes: 2, machine: { LAB_CPUS: '1' } };
 }
 
 /**
@@ -131,13 +136,14 @@ export async function runRustOnKvm({ seconds }) {
   );
   if (built !== 0) return outcome(name, built, { passed: 0, failed: 0, skipped: 0 });
 
-  const outcomes = await inLanes(testExecutables(messages), await lanes(), ({ folder, executable }) => {
+  const { lanes, machine } = await labs();
+  const outcomes = await inLanes(testExecutables(messages), lanes, ({ folder, executable }) => {
     const command = ['bash', '-c', `cd '${folder}' && exec '${executable}'`];
     const judge = (status, output) => {
       process.stdout.write(output);
       return outcome(name, status, countCargoTests(output));
     };
-    return runInLab(command, seconds, { MICROVM_TEST_REQUIRE_LINUX: '1' }, judge);
+    return runInLab(command, seconds, { ...machine, MICROVM_TEST_REQUIRE_LINUX: '1' }, judge);
   });
   return sum(name, outcomes);
 }
@@ -203,7 +209,8 @@ export async function runKvmTests({ seconds, long = false, env = {} }) {
   );
   const groups = [];
   while (files.length > 0) groups.push(files.splice(0, FILES_A_LAB));
-  const outcomes = await inLanes(groups, await lanes(), (group) => {
+  const { lanes, machine } = await labs();
+  const outcomes = await inLanes(groups, lanes, (group) => {
     const names = group.map((file) => basename(file, '.test.ts')).join(', ');
     const command = ['node_modules/.bin/ava', '--config', 'ava.kvm.config.mjs', '--tap', ...group];
     const judge = (status, output) => {
@@ -212,7 +219,7 @@ export async function runKvmTests({ seconds, long = false, env = {} }) {
       reader.write(output);
       return tapOutcome(`${name}: ${names}`, status, reader);
     };
-    return runInLab(command, seconds, env, judge);
+    return runInLab(command, seconds, { ...machine, ...env }, judge);
   });
   return sum(name, outcomes);
 }

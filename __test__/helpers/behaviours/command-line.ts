@@ -26,7 +26,7 @@ export function microvm(args: readonly string[], input = ''): Promise<Finished> 
   });
 }
 
-/** Declares the tests of `run` with a guest. */
+/** Declares the tests of `run` with a guest: its output, its exit code, its end. */
 export function commandLineBehaviours(accelerator: AcceleratorName): void {
   const run = ['run', '--accelerator', accelerator];
 
@@ -37,6 +37,29 @@ export function commandLineBehaviours(accelerator: AcceleratorName): void {
       exitCode: 7,
     });
   });
+
+  test.serial('Ctrl-C stops the machine and exits with 130', async (t) => {
+    const child = spawn(
+      process.execPath,
+      [MAIN, ...run, '--console', '--', 'sh', '-c', 'echo up > /dev/console; sleep 100'],
+      {
+        stdio: ['ignore', 'ignore', 'pipe'],
+      },
+    );
+    t.teardown(() => child.kill('SIGKILL'));
+    let seen = '';
+    for await (const chunk of child.stderr) {
+      seen += String(chunk);
+      if (seen.includes('up')) child.kill('SIGINT');
+    }
+    if (child.exitCode === null) await once(child, 'exit');
+    t.is(child.exitCode, 130);
+  });
+}
+
+/** Declares the tests of what else `run` takes and does; each starts a process and a guest of its own. */
+export function commandLineDetails(accelerator: AcceleratorName): void {
+  const run = ['run', '--accelerator', accelerator];
 
   test.serial('-i passes standard input on, --env and --cwd reach the command', async (t) => {
     const line = 'read word; echo "$word $A $PWD"';
@@ -90,23 +113,5 @@ export function commandLineBehaviours(accelerator: AcceleratorName): void {
     }
     t.is(seen, 'up\nheard\n');
     t.deepEqual(await exited, [9, null]);
-  });
-
-  test.serial('Ctrl-C stops the machine and exits with 130', async (t) => {
-    const child = spawn(
-      process.execPath,
-      [MAIN, ...run, '--console', '--', 'sh', '-c', 'echo up > /dev/console; sleep 100'],
-      {
-        stdio: ['ignore', 'ignore', 'pipe'],
-      },
-    );
-    t.teardown(() => child.kill('SIGKILL'));
-    let seen = '';
-    for await (const chunk of child.stderr) {
-      seen += String(chunk);
-      if (seen.includes('up')) child.kill('SIGINT');
-    }
-    if (child.exitCode === null) await once(child, 'exit');
-    t.is(child.exitCode, 130);
   });
 }

@@ -5,9 +5,9 @@ import { spawnSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import test from 'ava';
 
-import { doctor } from '../../src/doctor/doctor.ts';
-import { shellLine } from '../../src/doctor/elevation.ts';
-import { checkOf, kvmProblems, type Patient, treat } from '../helpers/patient.ts';
+import { doctor } from '../../../src/doctor/doctor.ts';
+import { shellLine } from '../../../src/doctor/elevation.ts';
+import { checkOf, kvmProblems, type Patient, treat } from '../../helpers/patient.ts';
 
 const inLab = process.env['MICROVM_LAB'] === '1';
 const onlyInLab = inLab ? test.serial : test.skip;

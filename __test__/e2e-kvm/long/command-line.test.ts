@@ -1,0 +1,3 @@
+import { commandLineDetails } from '../../helpers/behaviours/command-line.ts';
+
+commandLineDetails('kvm');
