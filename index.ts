@@ -31,4 +31,4 @@ export type {
 export { VirtioFs } from './src/virtio-fs/virtio-fs.ts';
 export type { VirtioFsOptions } from './src/virtio-fs/virtio-fs.ts';
 export { MicroVMError } from './src/errors.ts';
-export type { CommandOutcome, MicroVMErrorCode, OptionProblem } from './src/errors.ts';
+export type { CommandOutcome, MicroVMErrorCode, OptionProblem, OptionProblemCode } from './src/errors.ts';

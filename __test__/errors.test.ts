@@ -7,15 +7,19 @@ const read = (path: string): Promise<string> => readFile(new URL(path, import.me
 test('docs/errors.md explains every code, and no other', async (t) => {
   const source = await read('../src/errors.ts');
   const docs = await read('../docs/errors.md');
-  const declared = [...source.matchAll(/^ {2}\| '(ERR_\w+)'/gm)].map(([, code]) => code);
+  const [ofErrors = '', ofOptions = ''] = source.split('export type OptionProblemCode');
+  const codesIn = (text: string): (string | undefined)[] =>
+    [...text.matchAll(/^ {2}\| '(ERR_\w+)'/gm)].map(([, code]) => code);
+  const declared = codesIn(ofErrors);
   const explained = [...docs.matchAll(/^\| `(ERR_\w+)` \| .+ \| .+ \|$/gm)].map(([, code]) => code);
   t.true(declared.length > 30);
   t.deepEqual(explained.toSorted(), declared.toSorted());
+  for (const code of codesIn(ofOptions)) t.true(docs.includes(`\`${code}\``), code);
 });
 
 test('an error has a code, a message and what is known besides', (t) => {
   const cause = new Error('underneath');
-  const problems = [{ path: 'cpus', value: '0', allowed: '1 to 64' }];
+  const problems = [{ code: 'ERR_CPU_COUNT' as const, path: 'cpus', value: '0', allowed: '1 to 64' }];
   const error = new MicroVMError('ERR_INVALID_OPTIONS', 'Wrong', { cause, hint: 'Try 1', problems });
   t.true(error instanceof Error);
   t.like(error, {

@@ -177,8 +177,23 @@ export type MicroVMErrorCode =
   /** The cache folder cannot be read or written. */
   | 'ERR_CACHE';
 
+/** What is wrong with an option, stable across versions. */
+export type OptionProblemCode =
+  /** There is no such option. */
+  | 'ERR_UNKNOWN_OPTION'
+  /** A text has a NUL in it, which no kernel takes. */
+  | 'ERR_NUL_BYTE'
+  /** Memory of a size that a machine or sandbox cannot have: none, too little, too much, no whole pages. */
+  | 'ERR_MEMORY_SIZE'
+  /** A number of virtual processors that a machine cannot have. */
+  | 'ERR_CPU_COUNT'
+  /** Any other value that is not allowed. */
+  | 'ERR_OPTION_VALUE';
+
 /** One wrong option. */
 export interface OptionProblem {
+  /** What is wrong with it. */
+  readonly code: OptionProblemCode;
   /** Where it is, as one would write it in code: `kernel.image`, `env["A B"]`. */
   readonly path: string;
   /** What was given, shortened for display; values of environment variables are never shown. */

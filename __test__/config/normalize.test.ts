@@ -135,6 +135,20 @@ test('every problem is listed at once, with its path and what is allowed', (t) =
   t.true(found.every(({ allowed }) => allowed.length > 5));
 });
 
+test('each problem has the code of what is wrong', (t) => {
+  const wrong = { kernal: 'x', kernel: { image: '/k\0', modlues: '/m' }, cpus: 0, memory: 0, accelerator: 'hvf' };
+  const codes = problems({ ...wrong, env: { A: 'b\0' } }).map(({ path, code }) => [path, code]);
+  t.deepEqual(Object.fromEntries(codes), {
+    kernal: 'ERR_UNKNOWN_OPTION',
+    'kernel.image': 'ERR_NUL_BYTE',
+    'kernel.modlues': 'ERR_UNKNOWN_OPTION',
+    cpus: 'ERR_CPU_COUNT',
+    memory: 'ERR_MEMORY_SIZE',
+    accelerator: 'ERR_OPTION_VALUE',
+    'env.A': 'ERR_NUL_BYTE',
+  });
+});
+
 test('the message names each problem and no environment value', (t) => {
   const error = t.throws(() => normalize({ cpus: -1, memory: '1PiB', env: { TOKEN: 'secret\0' } }));
   t.regex(error.message, /cpus: -1 is not allowed \(a whole number, 1 to 64\)/);

@@ -27,7 +27,7 @@ const HEAD = { ':status': 200, process: '1', pid: '42' };
 async function http2Agent(
   t: ExecutionContext,
   answer: (stream: ServerHttp2Stream) => void,
-  limits = SHORT,
+  limits = LONG,
 ): Promise<Exec> {
   const server = createHttp2() as unknown as Http2SecureServer;
   const sessions = new Set<{ destroy(): void }>();
@@ -168,7 +168,7 @@ test('an agent that accepts and is silent runs into a timeout', async (t) => {
 });
 
 test('a command that does not end when it should is given up, whatever the agent does', async (t) => {
-  const exec = await http2Agent(t, (stream) => stream.respond(HEAD));
+  const exec = await http2Agent(t, (stream) => stream.respond(HEAD), { ...LONG, answerTimeoutMs: 3_000 });
   t.is(await code(t, exec({ timeout: 50, killGrace: 1 })), 'ERR_EXEC_TIMEOUT');
   const abort = new AbortController();
   const running = exec({ signal: abort.signal });

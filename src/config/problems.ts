@@ -2,12 +2,26 @@
 
 import { inspect } from 'node:util';
 import type { BaseIssue } from 'valibot';
-import { MicroVMError, type OptionProblem } from '../errors.ts';
+import { MicroVMError, type OptionProblem, type OptionProblemCode } from '../errors.ts';
 import { nearest } from './suggest.ts';
 
-function problem(path: readonly PropertyKey[], value: unknown, allowed: string, isName = false): OptionProblem {
+/** The options whose wrong values have a code of their own, wherever they are. */
+const CODES: Readonly<Record<string, OptionProblemCode>> = { memory: 'ERR_MEMORY_SIZE', cpus: 'ERR_CPU_COUNT' };
+
+function problem(
+  path: readonly PropertyKey[],
+  value: unknown,
+  allowed: string,
+  code = CODES[String(path.at(-1))] ?? codeOf(value),
+  isName = false,
+): OptionProblem {
   const isSecret = path[0] === 'env' && !isName;
-  return { path: formatPath(path), value: isSecret ? kindOf(value) : show(value), allowed };
+  return { code, path: formatPath(path), value: isSecret ? kindOf(value) : show(value), allowed };
+}
+
+/** What is wrong with a value that has no code by its place. */
+export function codeOf(value: unknown): OptionProblemCode {
+  return typeof value === 'string' && value.includes('\0') ? 'ERR_NUL_BYTE' : 'ERR_OPTION_VALUE';
 }
 
 /** The problems behind a schema's issues; a union's own issue is replaced by those of the member that came nearest. */
@@ -21,7 +35,7 @@ export function problemsOf(
     if (inner.length > 0) return problemsOf(inner, path);
     const place = issue.path?.at(-1);
     const value = place?.origin === 'value' ? place.value : issue.input;
-    return [problem(path, value, issue.message, place?.origin === 'key')];
+    return [problem(path, value, issue.message, undefined, place?.origin === 'key')];
   });
 }
 
@@ -37,7 +51,7 @@ export function unknownOptions(
     .map(([name, given]) => {
       const meant = nearest(name, known);
       const allowed = meant === undefined ? `one of ${known.join(', ')}` : `no such option; did you mean ${meant}?`;
-      return problem([...parent, name], given, allowed);
+      return problem([...parent, name], given, allowed, 'ERR_UNKNOWN_OPTION');
     });
 }
 

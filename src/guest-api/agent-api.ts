@@ -98,7 +98,7 @@ export class AgentApi {
       hasLimit &&
       setTimeout(() => {
         destroy(stream, new MicroVMError('ERR_AGENT_TIMEOUT', `The agent did not answer within ${ms} ms`));
-      }, this.#answerTimeoutMs);
+      }, ms);
     try {
       const headers = await head(stream);
       const status = Number(headers[':status']);

@@ -3,7 +3,7 @@
 import { Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { posix } from 'node:path';
-import { invalidOptions } from '../config/problems.ts';
+import { codeOf, invalidOptions } from '../config/problems.ts';
 import { isText } from '../config/text.ts';
 import { MicroVMError, type OptionProblem } from '../errors.ts';
 import { type AgentApi, readText } from './agent-api.ts';
@@ -223,7 +223,7 @@ function wrong<T>(
 ): OptionProblem[] {
   return Object.entries(values)
     .filter(([, value]) => !isRight(value))
-    .map(([path, value]) => ({ path, value: JSON.stringify(value) ?? String(value), allowed }));
+    .map(([path, value]) => ({ code: codeOf(value), path, value: JSON.stringify(value) ?? String(value), allowed }));
 }
 
 function pathProblems(paths: Readonly<Record<string, unknown>>): OptionProblem[] {

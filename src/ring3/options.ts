@@ -1,7 +1,7 @@
 // What each option of a platform may be.
 
 import * as v from 'valibot';
-import { invalidOptions, problemsOf, unknownOptions } from '../config/problems.ts';
+import { codeOf, invalidOptions, problemsOf, unknownOptions } from '../config/problems.ts';
 import { nearest } from '../config/suggest.ts';
 import { isText } from '../config/text.ts';
 
@@ -31,6 +31,7 @@ export function checkPlatformOptions(name: unknown, options: unknown, known: rea
     const meant = typeof name === 'string' ? nearest(name, known) : undefined;
     const list = `one of ${known.map((other) => `'${other}'`).join(', ')}`;
     problems.unshift({
+      code: codeOf(name),
       path: 'name',
       value: typeof name === 'string' ? `'${name}'` : String(name),
       allowed: meant === undefined ? list : `${list}; did you mean '${meant}'?`,

@@ -3,7 +3,7 @@
 import * as v from 'valibot';
 import { isRecord } from '../config/environment.ts';
 import { milliseconds } from '../config/milliseconds.ts';
-import { invalidOptions, problemsOf, unknownOptions } from '../config/problems.ts';
+import { codeOf, invalidOptions, problemsOf, unknownOptions } from '../config/problems.ts';
 import { nearest } from '../config/suggest.ts';
 import { ENVIRONMENT_NAME_RULE, isEnvironmentName, isText, TEXT_RULE } from '../config/text.ts';
 import type { OptionProblem } from '../errors.ts';
@@ -118,14 +118,17 @@ function programProblems(file: unknown, args: unknown): OptionProblem[] {
   const problems: OptionProblem[] = [];
   if (!isText(file) || file === '') {
     problems.push({
+      code: codeOf(file),
       path: 'file',
       value: show(file),
       allowed: 'the path of a program: text that is not empty, without NUL',
     });
   }
-  if (!Array.isArray(args)) return [...problems, { path: 'args', value: show(args), allowed: 'an array of texts' }];
+  if (!Array.isArray(args))
+    return [...problems, { code: codeOf(args), path: 'args', value: show(args), allowed: 'an array of texts' }];
   args.forEach((arg: unknown, index) => {
-    if (!isText(arg)) problems.push({ path: `args[${index}]`, value: show(arg), allowed: TEXT_RULE });
+    if (!isText(arg))
+      problems.push({ code: codeOf(arg), path: `args[${index}]`, value: show(arg), allowed: TEXT_RULE });
   });
   return problems;
 }

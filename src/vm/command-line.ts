@@ -2,6 +2,7 @@
 
 import { randomBytes } from 'node:crypto';
 import type { OptionProblem } from '../errors.ts';
+import { codeOf } from '../config/problems.ts';
 import { ENVIRONMENT_NAME_RULE, isEnvironmentName, isText, TEXT_RULE } from '../config/text.ts';
 
 export interface CommandLineRequest {
@@ -87,40 +88,30 @@ export function requestProblems({
   env = {},
 }: CommandLineRequest): OptionProblem[] {
   const problems: OptionProblem[] = [];
-  const check = (isRight: boolean, path: string, value: string, allowed: string): void => {
-    if (!isRight) problems.push({ path, value, allowed });
+  const check = (isRight: boolean, path: string, value: unknown, allowed: string, shown = show(value)): void => {
+    if (!isRight) problems.push({ code: codeOf(value), path, value: shown, allowed });
   };
   const argumentsAreList = Array.isArray(args);
-  check(argumentsAreList, 'args', typeof args, 'an array of texts');
+  check(argumentsAreList, 'args', args, 'an array of texts', typeof args);
   if (shell === false) {
     // `exec -x` and `env a=b` would read such names as their own options.
-    check(
-      isText(file) && /^[^-][^=]*$/.test(file),
-      'file',
-      show(file),
-      'a program: a name or path without =, no - first',
-    );
+    check(isText(file) && /^[^-][^=]*$/.test(file), 'file', file, 'a program: a name or path without =, no - first');
   } else {
-    check(isText(file) && file !== '', 'file', show(file), 'a command line: text without NUL');
+    check(isText(file) && file !== '', 'file', file, 'a command line: text without NUL');
     check(
       shell === true || (isText(shell) && shell.startsWith('/')),
       'shell',
-      show(shell),
+      shell,
       'true, false or an absolute path',
     );
   }
-  if (argumentsAreList) args.forEach((arg, index) => check(isText(arg), `args[${index}]`, show(arg), TEXT_RULE));
-  check(
-    cwd === undefined || (isText(cwd) && cwd !== ''),
-    'cwd',
-    show(cwd),
-    'a path: text that is not empty, without NUL',
-  );
+  if (argumentsAreList) args.forEach((arg, index) => check(isText(arg), `args[${index}]`, arg, TEXT_RULE));
+  check(cwd === undefined || (isText(cwd) && cwd !== ''), 'cwd', cwd, 'a path: text that is not empty, without NUL');
   const variablesAreRecord = typeof env === 'object' && env !== null && !Array.isArray(env);
-  check(variablesAreRecord, 'env', show(env), 'an object of names and texts');
+  check(variablesAreRecord, 'env', env, 'an object of names and texts');
   for (const [name, value] of variablesAreRecord ? Object.entries(env) : []) {
-    check(isEnvironmentName(name), `env[${JSON.stringify(name)}]`, show(name), ENVIRONMENT_NAME_RULE);
-    check(value === undefined || isText(value), `env.${name}`, `a ${typeof value}`, TEXT_RULE);
+    check(isEnvironmentName(name), `env[${JSON.stringify(name)}]`, name, ENVIRONMENT_NAME_RULE);
+    check(value === undefined || isText(value), `env.${name}`, value, TEXT_RULE, `a ${typeof value}`);
   }
   return problems;
 }

@@ -2,7 +2,7 @@
 
 import { Readable, type Writable } from 'node:stream';
 import type { ReadableStream } from 'node:stream/web';
-import { invalidOptions } from '../config/problems.ts';
+import { codeOf, invalidOptions } from '../config/problems.ts';
 import { MicroVMError } from '../errors.ts';
 import { AgentRefusal } from '../guest-api/agent-api.ts';
 import type { RemoteProcess } from '../guest-api/process.ts';
@@ -84,7 +84,9 @@ export class GuestProcess<Output = string> implements Promise<ExecResult<Output>
   async kill(signal: NodeJS.Signals | number = 'SIGTERM'): Promise<boolean> {
     const number = signalNumber(signal);
     if (number === undefined) {
-      throw invalidOptions([{ path: 'signal', value: String(signal), allowed: 'the name or number of a signal' }]);
+      throw invalidOptions([
+        { code: codeOf(signal), path: 'signal', value: String(signal), allowed: 'the name or number of a signal' },
+      ]);
     }
     return this.#tell((process) => process.signal(number));
   }
