@@ -194,6 +194,12 @@ impl Frames {
         })
     }
 
+    /// Counts all pages against another budget, or leaves them where they are.
+    pub fn charge_to(&mut self, budget: &Budget) -> Result<(), Exceeded> {
+        self.charge = Charge::new(budget, self.charge.bytes())?;
+        Ok(())
+    }
+
     /// How many pages nobody uses.
     pub fn unused(&self) -> u64 {
         self.free.iter().map(|(run, _)| run.pages).sum()

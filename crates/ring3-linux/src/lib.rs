@@ -55,6 +55,7 @@ mod memory;
 mod names;
 mod options;
 mod outcome;
+mod parked;
 mod policy;
 mod process;
 mod sandbox;

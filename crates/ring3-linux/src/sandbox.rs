@@ -23,6 +23,7 @@ use crate::memory::{Failure, ProgramMemory};
 use crate::names::system_call_name;
 use crate::options::{Executable, Limits, Program, Run, SandboxOptions};
 use crate::outcome::{ExitStatus, Limit, Outcome};
+use crate::parked::Parked;
 use crate::process::{Ending, Parts, Process, new_buffer};
 use crate::signals::SIGKILL;
 use crate::stack::{self, Given};
@@ -38,6 +39,7 @@ const FILES: (u64, u64) = (3, descriptors::MOST as u64);
 /// loaded, and the thread that ends runs in time.
 #[derive(Debug)]
 pub struct Machine {
+    parked: Parked,
     images: Images,
     alarms: Alarms,
     pool: Arc<Pool>,
@@ -49,6 +51,7 @@ impl Machine {
     #[must_use]
     pub fn new(platform: Arc<dyn Platform>) -> Arc<Self> {
         Arc::new(Self {
+            parked: Parked::default(),
             images: Images::default(),
             alarms: Alarms::default(),
             pool: Arc::new(Pool::new(Arc::clone(&platform))),
@@ -67,8 +70,11 @@ impl Machine {
         loop {
             match self.platform.new_address_space().map_err(&failed)? {
                 NewAddressSpace::Ready(space) => return Ok(space),
-                // Where nobody is left to say that one is free, asking again tells.
-                NewAddressSpace::Wait(free) => drop(free.recv()),
+                NewAddressSpace::Wait(free) => match self.parked.take_oldest() {
+                    Some(memory) => memory.release().map_err(&failed)?,
+                    // Where nobody is left to say that one is free, asking again tells.
+                    None => drop(free.recv()),
+                },
             }
         }
     }
@@ -280,9 +286,13 @@ impl Sandbox {
     fn prepare(&mut self, image: &Arc<Image>) -> Result<(), Error> {
         let same = |memory: &ProgramMemory| Arc::ptr_eq(memory.image(), image);
         if !self.loaded.as_ref().is_some_and(same) {
-            self.unload()?;
+            self.park();
         }
         self.clear_memory()?;
+        let stack = self.options.limits.stack;
+        if self.loaded.is_none() {
+            self.loaded = self.machine.parked.take(image, stack, &self.budget);
+        }
         if self.loaded.is_none() {
             let space = self.machine.address_space()?;
             let memory = ProgramMemory::new(
@@ -291,7 +301,7 @@ impl Sandbox {
                 &self.machine.pool,
                 Arc::clone(image),
                 &self.budget,
-                self.options.limits.stack,
+                stack,
             );
             self.loaded =
                 Some(memory.map_err(|failure| self.failed("Loading the program", failure))?);
@@ -321,6 +331,19 @@ impl Sandbox {
         Ok(())
     }
 
+    /// Leaves the memory of the program that was run last to other sandboxes, where it can be made
+    /// as it was; else to nobody.
+    fn park(&mut self) {
+        let Some(mut memory) = self.loaded.take() else {
+            return;
+        };
+        // One that cannot be restored is released when it is dropped.
+        if memory.take_broken().is_none() && (self.clean || matches!(memory.reset(), Ok(true))) {
+            self.machine.parked.put(memory);
+        }
+        self.clean = true;
+    }
+
     fn unload(&mut self) -> Result<(), Error> {
         match self.loaded.take() {
             Some(memory) => memory
@@ -337,6 +360,12 @@ impl Sandbox {
             },
             Failure::Platform(source) => Error::Platform { doing, source },
         }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.park();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use microvm_kvm::{Kvm, MemoryRegion, VirtualCpuRunner, reaper};
 use microvm_ring3::{
@@ -18,6 +18,8 @@ pub const BARE_EXIT: &str = "bare exit of a vCPU (KVM_RUN)";
 pub const SPAWN: &str = "posix_spawn and wait of busybox true";
 const CODE: u64 = 0x40_0000;
 const PAGE: u64 = 4096;
+/// How old files are that are taken for unchanged.
+const SETTLED: Duration = Duration::from_secs(3);
 /// Operations that are timed together, where one is too short for the clock.
 const BATCH: u32 = 100;
 /// A loop of a shell: nothing but computing, for a good part of a second.
@@ -34,6 +36,8 @@ pub fn all(rounds: usize) -> Vec<Figure> {
     host();
     let (ending, writing) = (programs::ending(&folder), programs::writing(&folder));
     let busybox = busybox();
+    // A program that was changed just now is read anew for each run.
+    std::thread::sleep(SETTLED);
     let mut figures = vec![
         figure(BARE_EXIT, Reference::None, bare_exit(rounds)),
         figure(

@@ -107,7 +107,7 @@ pub struct ProgramMemory {
     /// Page tables.
     charge: Charge,
     /// The image, which others may use as well.
-    _image_charge: Charge,
+    image_charge: Charge,
     stack_top: u64,
     stack_bytes: u64,
     heap: u64,
@@ -138,7 +138,7 @@ impl ProgramMemory {
             extents: BTreeMap::new(),
             tables: BTreeSet::new(),
             charge: Charge::new(budget, 0)?,
-            _image_charge: image_charge,
+            image_charge,
             image,
             stack_top,
             stack_bytes,
@@ -150,6 +150,16 @@ impl ProgramMemory {
         memory.add_areas();
         memory.map_shared()?;
         Ok(memory)
+    }
+
+    /// Counts all of it against another budget, or leaves it where it is.
+    pub fn charge_to(&mut self, budget: &Budget) -> Result<(), Exceeded> {
+        let tables = Charge::new(budget, self.charge.bytes())?;
+        let image = Charge::new(budget, self.image_charge.bytes())?;
+        self.frames.charge_to(budget)?;
+        self.charge = tables;
+        self.image_charge = image;
+        Ok(())
     }
 
     /// The address space to run in.

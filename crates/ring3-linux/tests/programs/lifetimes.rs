@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Instant;
 
-use microvm_ring3_linux::{ExitStatus, Program, Run, Sandbox, SandboxOptions};
+use microvm_ring3_linux::{Error, ExitStatus, Limits, Program, Run, Sandbox, SandboxOptions};
 use microvm_test_support::{assert_no_more, counts};
 
 use crate::assembled::*;
@@ -95,6 +95,41 @@ pub fn reset_restores_data_that_was_written_and_protections() {
             .run(Program::at(path.path()), Run::default())
             .unwrap();
         assert_eq!(outcome.exit, ExitStatus::Exited(0));
+    }
+}
+
+pub fn memory_that_a_sandbox_leaves_is_counted_for_the_next() {
+    let machine = new_machine();
+    let run = |limits: Limits| {
+        let options = SandboxOptions {
+            limits,
+            ..SandboxOptions::default()
+        };
+        let mut sandbox = Sandbox::on(&machine, options).unwrap();
+        let program = Program::at(busybox_path()).args(["true"]);
+        sandbox.run(program, Run::default())
+    };
+    let first = run(Limits::default()).unwrap().peak_memory;
+    for _ in 0..3 {
+        let again = run(Limits::default()).unwrap();
+        assert_eq!(again.exit, ExitStatus::Exited(0));
+        assert!(again.peak_memory > first / 4 * 3, "{first} {again:?}");
+        // What was left is a page more than this one may have.
+        let limits = Limits {
+            memory: first - 4096,
+            ..Limits::default()
+        };
+        let most = limits.memory;
+        match run(limits) {
+            Err(error) => assert!(matches!(error, Error::Memory { .. }), "{error}"),
+            Ok(outcome) => assert!(outcome.peak_memory <= most, "{outcome:?}"),
+        }
+        // One that has another stack gets none of it.
+        let limits = Limits {
+            stack: 1 << 16,
+            ..Limits::default()
+        };
+        assert_eq!(run(limits).unwrap().exit, ExitStatus::Exited(0));
     }
 }
 

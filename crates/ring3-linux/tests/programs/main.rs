@@ -87,6 +87,7 @@ fn main() -> ExitCode {
             sandboxes_run_side_by_side_on_fewer_processors,
             files_stay_between_runs_and_go_with_a_reset,
             reset_restores_data_that_was_written_and_protections,
+            memory_that_a_sandbox_leaves_is_counted_for_the_next,
             many_sandboxes_leave_nothing_behind,
             machines_leave_nothing_behind,
             figures_of_a_warm_reset_are_printed;
