@@ -32,7 +32,9 @@ export async function runWith([file, ...args], read, more = {}) {
     ...(exists('/dev/kvm') ? { MICROVM_TEST_REQUIRE_ALL: '1' } : {}),
     ...more,
   };
-  const child = spawn(file, args, { cwd: PROJECT, env, stdio: ['ignore', 'pipe', 'inherit'] });
+  // setpriv: it ends with us, even when we are killed, and a lab's machine ends with it.
+  const command = ['--pdeathsig', 'TERM', '--', file, ...args];
+  const child = spawn('setpriv', command, { cwd: PROJECT, env, stdio: ['ignore', 'pipe', 'inherit'] });
   child.stdout.setEncoding('utf8').on('data', read);
   return new Promise((resolve, reject) => {
     child.on('error', reject);
