@@ -71,7 +71,7 @@ impl Vcpu {
             vcpu.set_xcrs(&components(global.components))
                 .map_err(&failed)?;
         }
-        let clean = Arc::new(reset(&vcpu.get_xsave().map_err(&failed)?));
+        let clean = Arc::new(whole(&reset(&vcpu.get_xsave().map_err(&failed)?)));
         let mut runner = vcpu.into_runner().map_err(&failed)?;
         runner.sync_after_runs(match entry {
             SyscallEntry::Ring0 => KVM_SYNC_X86_REGS.into(),
@@ -190,12 +190,11 @@ impl Vcpu {
         } else {
             let values = context.values(Some(self.id))?.unwrap_or_default();
             if values.xsave.is_some() || !self.pristine {
-                let xsave = values.xsave.as_ref().unwrap_or(&self.clean);
                 self.pristine = false;
-                let xsave = whole(xsave);
+                let own = values.xsave.as_ref().map(whole);
                 self.runner
                     .vcpu()
-                    .set_xsave(&xsave)
+                    .set_xsave(own.as_ref().unwrap_or(&self.clean))
                     .map_err(|error| match &values.xsave {
                         Some(state) => Error::ExtendedState {
                             length: microvm_kvm::xsave_to_bytes(state).len(),
