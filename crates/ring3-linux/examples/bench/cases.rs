@@ -50,7 +50,16 @@ pub fn all(rounds: usize) -> Vec<Figure> {
             Reference::Exit,
             system_call(rounds, Restore::Partial),
         ),
-        figure("page fault, map, retry", Reference::Exit, fault(rounds)),
+        figure(
+            "page fault, map, retry",
+            Reference::Exit,
+            fault(rounds, true),
+        ),
+        figure(
+            "the same, of memory that the host has yet to find",
+            Reference::Exit,
+            fault(rounds, false),
+        ),
         figure(SPAWN, Reference::None, spawn(rounds, &busybox)),
         figure(
             "reset of 64 written pages, and a call",
@@ -179,8 +188,9 @@ fn system_call(rounds: usize, restore: Restore) -> Time {
     })
 }
 
-/// Each turn is one exit: a page is mapped, and the program goes on to touch the next one.
-fn fault(rounds: usize) -> Time {
+/// Each turn is one exit: a page is mapped, and the program goes on to touch the next one. The host
+/// has given pages to the memory before, or does so then.
+fn fault(rounds: usize, given: bool) -> Time {
     const DATA: u64 = 0x1000_0000;
     let platform = platform();
     let pages = (rounds as u64 + 1) * u64::from(BATCH);
@@ -192,6 +202,9 @@ fn fault(rounds: usize) -> Time {
             &[0x88, 0x07, 0x48, 0x81, 0xc7, 0, 0x10, 0, 0, 0xeb, 0xf5],
         )
         .unwrap();
+    for page in (1..=pages).filter(|_| given) {
+        memory.write(page * PAGE, &[1]).unwrap();
+    }
     let space = platform.address_space().unwrap();
     space
         .map(CODE, &memory, 0, PAGE, Protection::READ_EXECUTE, false)
