@@ -77,6 +77,8 @@ test('a tree goes in and out with modes, links, holes and times, and progress is
   const { fs, folder, holdings } = await setUp(t);
   await makeTree(join(folder, 'tree'));
   const told: CopyProgress[] = [];
+  // The connection is one of them.
+  await fs.stat(folder);
   const before = await holdings();
   const copied = await fs.copyIn(join(folder, 'tree'), join(folder, 'in'), { onProgress: (progress) => told.push(progress) });
   t.is(copied.entries, 7);
@@ -91,9 +93,14 @@ test('a tree goes in and out with modes, links, holes and times, and progress is
   await assertTree(t, join(folder, 'in'));
   t.deepEqual(await fs.copyOut(join(folder, 'in'), join(folder, 'out')), copied);
   await assertTree(t, join(folder, 'out'));
+  // Over what is there: files are replaced, folders stay.
+  await writeFile(join(folder, 'out/file'), 'other');
+  await writeFile(join(folder, 'out/inner/more'), 'more');
+  await chmod(join(folder, 'out/inner'), 0o700);
   await fs.copyOut(`${join(folder, 'in')}/.`, join(folder, 'out'));
-  await assertTree(t, join(folder, 'out'));
-  await fs.copyOut(join(folder, 'in', 'file'), join(folder, 'out'), { exclude: ['none'] });
+  t.is(await readFile(join(folder, 'out/file'), 'utf8'), 'content');
+  t.is(await readFile(join(folder, 'out/inner/more'), 'utf8'), 'more');
+  t.is((await stat(join(folder, 'out/inner'))).mode, 0o40_700);
   t.is(await holdings(), before, 'no descriptor is left with the agent');
 });
 
@@ -182,6 +189,8 @@ test('an aborted copy ends on both ways, and what it used is closed', async (t) 
   await large.write(Buffer.alloc(1_000_000, 1));
   for (let at = 0; at < 200; at += 1) await large.write(Buffer.alloc(1_000_000, at));
   await large.close();
+  // The connection is one of them.
+  await fs.stat(folder);
   const before = await holdings();
   for (const copy of [fs.copyIn.bind(fs), fs.copyOut.bind(fs)]) {
     const abort = new AbortController();

@@ -119,7 +119,7 @@ export async function* receiveArchive(
 ): AsyncGenerator<Buffer> {
   let stream: ClientHttp2Stream | undefined;
   let isHandedOn = false;
-  const abort = (): void => void (stream && destroy(stream));
+  const abort = (): void => void (stream && signal && destroy(stream, aborted(signal)));
   signal?.addEventListener('abort', abort, { once: true });
   try {
     if (signal?.aborted) throw aborted(signal);
@@ -135,6 +135,7 @@ export async function* receiveArchive(
       yield piece;
       isHandedOn = false;
     }
+    if (signal?.aborted) throw aborted(signal);
     if (refusal !== undefined) throw refusal;
   } catch (error) {
     if (signal?.aborted) throw aborted(signal);

@@ -35,7 +35,8 @@ export async function runningMachines(root?: string): Promise<string[]> {
 export async function findMachine(name: string, root?: string): Promise<FoundMachine> {
   const parent = root ?? (await runtimeRoot());
   const folder = join(parent, folderOf(name));
-  const facts = await readFacts(join(folder, FACTS));
+  // With a slash it would be a path to somewhere else.
+  const facts = name.includes('/') ? undefined : await readFacts(join(folder, FACTS));
   if (facts === undefined) throw await notFound(name, parent);
   if (!(await isAlive(folder))) {
     throw new MicroVMError('ERR_MACHINE_EXITED', `The process that owned the machine ${name} is gone, and so is the machine`, {
