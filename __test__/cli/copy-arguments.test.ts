@@ -16,7 +16,16 @@ test('a copy has one side in a machine', (t) => {
   const guest = { kind: 'guest', machine: 'box', path: '/x' } as const;
   t.deepEqual(copyOf(['a', 'box:/x']), { to: 'guest', source: { kind: 'host', path: 'a' }, guest });
   t.deepEqual(copyOf(['box:/x', '-']), { to: 'host', target: { kind: 'stream' }, guest });
-  for (const words of [[], ['a'], ['a', 'b'], ['-', '-'], ['box:/x', 'box:/y'], ['box:', 'a'], ['a', ''], ['a', 'box:/x', 'more']]) {
+  for (const words of [
+    [],
+    ['a'],
+    ['a', 'b'],
+    ['-', '-'],
+    ['box:/x', 'box:/y'],
+    ['box:', 'a'],
+    ['a', ''],
+    ['a', 'box:/x', 'more'],
+  ]) {
     t.throws(() => copyOf(words), { instanceOf: UsageError }, words.join(' '));
   }
 });

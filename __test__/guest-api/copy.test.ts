@@ -28,7 +28,9 @@ import { GuestFiles } from '../../src/guest-api/guest-files.ts';
 import { agentByHand, transportTo } from '../helpers/agent-by-hand.ts';
 import { temporaryFolder } from '../helpers/temporary-folder.ts';
 
-async function setUp(t: ExecutionContext): Promise<{ fs: GuestFiles; folder: string; holdings: () => Promise<number> }> {
+async function setUp(
+  t: ExecutionContext,
+): Promise<{ fs: GuestFiles; folder: string; holdings: () => Promise<number> }> {
   const agent = await agentByHand(t);
   return {
     fs: new GuestFiles(agent.api),
@@ -80,7 +82,9 @@ test('a tree goes in and out with modes, links, holes and times, and progress is
   // The connection is one of them.
   await fs.stat(folder);
   const before = await holdings();
-  const copied = await fs.copyIn(join(folder, 'tree'), join(folder, 'in'), { onProgress: (progress) => told.push(progress) });
+  const copied = await fs.copyIn(join(folder, 'tree'), join(folder, 'in'), {
+    onProgress: (progress) => told.push(progress),
+  });
   t.is(copied.entries, 7);
   // File systems count holes by blocks.
   t.true(copied.bytes >= 3_000_010 && copied.bytes < 3_100_000, `${copied.bytes} bytes`);
@@ -153,7 +157,12 @@ test("the guest's errors have Node's codes and the guest's path, this host's hav
   };
   await host(fs.copyIn(missing, folder), 'ERR_COPY_FILE', 2, missing);
   await host(fs.copyOut(join(folder, 'tree'), missing), 'ERR_COPY_FILE', 2, missing);
-  await host(fs.copyOut(join(folder, 'tree'), join(folder, 'old')), 'ERR_COPY_FILE', 21, join(folder, 'old/tree/inner/file'));
+  await host(
+    fs.copyOut(join(folder, 'tree'), join(folder, 'old')),
+    'ERR_COPY_FILE',
+    21,
+    join(folder, 'old/tree/inner/file'),
+  );
   await symlink('/', join(folder, 'tree/inner/root'));
   await mkdir(join(folder, 'links/tree'), { recursive: true });
   await symlink('/', join(folder, 'links/tree/inner'));
@@ -215,7 +224,10 @@ test('limits end a copy out', async (t) => {
   const { fs, folder } = await setUp(t);
   await makeTree(join(folder, 'tree'));
   const limit = { code: 'ERR_COPY_LIMIT', instanceOf: MicroVMError };
-  const error = await t.throwsAsync(fs.copyOut(join(folder, 'tree'), join(folder, 'a'), { maxBytes: 4_000_000 }), limit);
+  const error = await t.throwsAsync(
+    fs.copyOut(join(folder, 'tree'), join(folder, 'a'), { maxBytes: 4_000_000 }),
+    limit,
+  );
   t.regex(error?.message ?? '', /4000000 bytes/);
   t.regex(error?.hint ?? '', /maxBytes/);
   await t.throwsAsync(fs.copyOut(join(folder, 'tree'), join(folder, 'b'), { maxEntries: 6 }), limit);
@@ -257,7 +269,11 @@ for (const [what, script, args] of [
   ['a name that leads upwards', 'mkdir t; echo evil > t/f', ['--transform=s,t/f,t/../../escaped,', 't']],
   ['an absolute name', 'echo evil > f', ['--transform=s,f,/tmp/microvm-escaped,', 'f']],
   ['another name than was asked for', 'mkdir t; echo evil > other', ['t', 'other']],
-  ['a file through its own link', 'mkdir -p t/x; ln -s .. t/out; echo evil > t/x/escaped', ['t/out', '--transform=s,t/x,t/out,', 't/x/escaped']],
+  [
+    'a file through its own link',
+    'mkdir -p t/x; ln -s .. t/out; echo evil > t/x/escaped',
+    ['t/out', '--transform=s,t/x,t/out,', 't/x/escaped'],
+  ],
   ['a hard link to what is outside', 'mkdir t; echo > t/a; ln t/a t/b', ['--transform=s,t/a,../secret,', 't/b', 't/a']],
   ['a device', 'mkdir t', ['t', '/dev/null', '--transform=s,/dev/null,t/null,']],
 ] as const) {
@@ -273,14 +289,21 @@ for (const [what, script, args] of [
     for (const target of ['target', 'new']) {
       await t.throwsAsync(fs.copyOut('/t', join(home, target)), { instanceOf: MicroVMError, code: 'ERR_COPY_REFUSED' });
     }
-    t.deepEqual((await readdir(home)).filter((name) => name !== 'new'), ['secret', 'target']);
+    t.deepEqual(
+      (await readdir(home)).filter((name) => name !== 'new'),
+      ['secret', 'target'],
+    );
     t.is(await readFile(join(home, 'secret'), 'utf8'), 'secret');
     t.is((await stat(join(home, 'secret'))).nlink, 1);
   });
 }
 
 for (const [what, code, answer] of [
-  ['sends garbage', 'ERR_COPY_ARCHIVE', (stream) => (stream.respond({ ':status': 200 }), stream.end(Buffer.alloc(4096, 'x')))],
+  [
+    'sends garbage',
+    'ERR_COPY_ARCHIVE',
+    (stream) => (stream.respond({ ':status': 200 }), stream.end(Buffer.alloc(4096, 'x'))),
+  ],
   ['sends nothing', 'ERR_COPY_ARCHIVE', (stream) => (stream.respond({ ':status': 200 }), stream.end())],
   ['sends zeros without end', 'ERR_COPY_ARCHIVE', (stream) => void (stream.respond({ ':status': 200 }), flood(stream))],
   ['breaks off', 'ERR_AGENT_LOST', (stream) => (stream.respond({ ':status': 200 }), stream.session?.destroy())],
@@ -314,7 +337,9 @@ test('an agent that stalls is left when the copy is aborted, and the reason of o
   const target = join(await temporaryFolder(t), 'target');
   await t.throwsAsync(stalling.copyOut('/t', target, { signal: abort.signal }), { name: 'AbortError' });
   const refusal = { code: 'EACCES', message: 'Permission denied', path: '/t/secret', syscall: 'open' };
-  const breaking = await hostileAgent(t, (stream) => withTrailers(stream, { refusal: encodeURIComponent(JSON.stringify(refusal)) }));
+  const breaking = await hostileAgent(t, (stream) =>
+    withTrailers(stream, { refusal: encodeURIComponent(JSON.stringify(refusal)) }),
+  );
   const error = await t.throwsAsync(breaking.copyOut('/t', target), { instanceOf: GuestFileError });
   t.like(error, { code: 'EACCES', errno: -13, path: '/t/secret', syscall: 'open' });
 });

@@ -25,7 +25,9 @@ test('machines are found by name and by id, while they run', async (t) => {
 
 test('a name belongs to one machine at a time', async (t) => {
   const root = await temporaryFolder(t);
-  const attempts = await Promise.allSettled(Array.from({ length: 8 }, () => createRuntimeFolder(root, { name: 'box' })));
+  const attempts = await Promise.allSettled(
+    Array.from({ length: 8 }, () => createRuntimeFolder(root, { name: 'box' })),
+  );
   const made = attempts.flatMap((attempt) => (attempt.status === 'fulfilled' ? [attempt.value] : []));
   t.is(made.length, 1);
   for (const attempt of attempts) {
@@ -38,7 +40,10 @@ test('a name belongs to one machine at a time', async (t) => {
 
 test('an unknown name tells which ones run, and which was meant', async (t) => {
   const root = await temporaryFolder(t);
-  const folders = [await createRuntimeFolder(root, { name: 'builder' }), await createRuntimeFolder(root, { name: 'web' })];
+  const folders = [
+    await createRuntimeFolder(root, { name: 'builder' }),
+    await createRuntimeFolder(root, { name: 'web' }),
+  ];
   t.teardown(() => Promise.all(folders.map((folder) => folder.remove())));
   const error = await t.throwsAsync(findMachine('bulider', root), { instanceOf: MicroVMError });
   t.is(error?.code, 'ERR_MACHINE_NOT_FOUND');

@@ -27,7 +27,8 @@ export function placeOf(text: string): Place {
 /** The copy that two words ask for. */
 export function copyOf(words: readonly string[]): Copy {
   const [source, target, more] = words;
-  if (source === undefined || target === undefined) throw new UsageError('cp takes a source and a target', 'microvm cp SRC NAME:DST');
+  if (source === undefined || target === undefined)
+    throw new UsageError('cp takes a source and a target', 'microvm cp SRC NAME:DST');
   if (more !== undefined) throw new UsageError(`Unexpected word '${more}'`);
   if (source === '' || target === '') throw new UsageError('A path is empty');
   const [from, to] = [placeOf(source), placeOf(target)];

@@ -23,7 +23,10 @@ const ENTRIES: Readonly<Record<'copyIn' | 'copyOut' | 'watch', v.ObjectEntries>>
     signal,
     recursive: v.optional(v.boolean('true or false')),
     maxQueue: v.optional(
-      v.custom((value) => isLimit(value) && Number(value) > 0 && Number(value) <= 2 ** 20, 'a whole number, 1 to 1048576'),
+      v.custom(
+        (value) => isLimit(value) && Number(value) > 0 && Number(value) <= 2 ** 20,
+        'a whole number, 1 to 1048576',
+      ),
     ),
     overflow: v.optional(v.picklist(['ignore', 'throw'], "'ignore' or 'throw'")),
   },

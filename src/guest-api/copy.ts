@@ -89,7 +89,11 @@ export async function sendArchive(
   api: AgentApi,
   archive: AsyncIterable<Buffer>,
   guestPath: string,
-  { signal, preserveOwner, name }: Pick<CopyOptions, 'signal' | 'preserveOwner'> & { readonly name?: string | undefined },
+  {
+    signal,
+    preserveOwner,
+    name,
+  }: Pick<CopyOptions, 'signal' | 'preserveOwner'> & { readonly name?: string | undefined },
 ): Promise<void> {
   const owner = preserveOwner ? 'keep' : undefined;
   const request = `/v1/archive?${query({ path: guestPath, name, owner })}`;
@@ -104,7 +108,14 @@ export async function copyOut(
   hostPath: string,
   options: CopyOutOptions,
 ): Promise<CopyResult> {
-  const { signal, onProgress, preserveOwner = false, exclude, maxBytes = MAX_BYTES, maxEntries = MAX_ENTRIES } = options;
+  const {
+    signal,
+    onProgress,
+    preserveOwner = false,
+    exclude,
+    maxBytes = MAX_BYTES,
+    maxEntries = MAX_ENTRIES,
+  } = options;
   const target = { destination: hostPath, name: archiveName(guestPath), owner: preserveOwner, maxBytes, maxEntries };
   const archive = receiveArchive(api, guestPath, { signal, exclude });
   const { entries, bytes } = await unpackTree(archive, target, onProgress);

@@ -153,7 +153,8 @@ class Watcher implements GuestWatcher {
 
   #overflow(why: string): void {
     const message = `Events of ${this.#path} were lost: ${why}`;
-    if (this.#options.overflow === 'throw') return this.#end({ error: new MicroVMError('ERR_WATCH_OVERFLOW', message) });
+    if (this.#options.overflow === 'throw')
+      return this.#end({ error: new MicroVMError('ERR_WATCH_OVERFLOW', message) });
     if (!this.#hasWarned) process.emitWarning(message, { code: 'ERR_WATCH_OVERFLOW' });
     this.#hasWarned = true;
   }

@@ -91,4 +91,3 @@ function explain(error: unknown): never {
       })
     : explained;
 }
-

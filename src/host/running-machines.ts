@@ -39,9 +39,13 @@ export async function findMachine(name: string, root?: string): Promise<FoundMac
   const facts = name.includes('/') ? undefined : await readFacts(join(folder, FACTS));
   if (facts === undefined) throw await notFound(name, parent);
   if (!(await isAlive(folder))) {
-    throw new MicroVMError('ERR_MACHINE_EXITED', `The process that owned the machine ${name} is gone, and so is the machine`, {
-      hint: `Start it again: microvm run --name ${name} -- COMMAND`,
-    });
+    throw new MicroVMError(
+      'ERR_MACHINE_EXITED',
+      `The process that owned the machine ${name} is gone, and so is the machine`,
+      {
+        hint: `Start it again: microvm run --name ${name} -- COMMAND`,
+      },
+    );
   }
   return { name, pid: facts.pid, vsock: facts.vsock, socket: join(folder, 'vsock') };
 }

@@ -2,7 +2,20 @@
 
 import { execFile, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, link, mkdir, mkdtemp, open, readdir, readFile, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  link,
+  mkdir,
+  mkdtemp,
+  open,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -84,12 +97,17 @@ export function copyBehaviours(accelerator: AcceleratorName): void {
     await vm.exec('mkdir /tmp/small && mount -t tmpfs -o size=1m tmpfs /tmp/small', { shell: true });
     const full = await t.throwsAsync(vm.fs.copyIn(join(home, 'large'), '/tmp/small'), { instanceOf: GuestFileError });
     t.like(full, { code: 'ENOSPC', errno: -28, syscall: 'write', path: '/tmp/small/large' });
-    const readOnly = await t.throwsAsync(vm.fs.copyIn(join(home, 'tree'), '/proc/none'), { instanceOf: GuestFileError });
+    const readOnly = await t.throwsAsync(vm.fs.copyIn(join(home, 'tree'), '/proc/none'), {
+      instanceOf: GuestFileError,
+    });
     t.like(readOnly, { code: 'ENOENT', path: '/proc/none' });
     const missing = await t.throwsAsync(vm.fs.copyOut('/no/such', home), { instanceOf: GuestFileError });
     t.like(missing, { code: 'ENOENT', path: '/no/such' });
     // A file that grows without end is copied as long as it was said to be, and devices do not reach this host.
-    await t.throwsAsync(vm.fs.copyOut('/dev', join(home, 'dev')), { instanceOf: MicroVMError, code: 'ERR_COPY_REFUSED' });
+    await t.throwsAsync(vm.fs.copyOut('/dev', join(home, 'dev')), {
+      instanceOf: MicroVMError,
+      code: 'ERR_COPY_REFUSED',
+    });
     await vm.fs.copyOut('/proc/version', join(home, 'version'));
     t.is((await vm.exec('echo', ['fine'])).stdout, 'fine\n');
   });
@@ -124,15 +142,21 @@ export function copyBehaviours(accelerator: AcceleratorName): void {
     const listed = await new Promise<string>((resolve, reject) => {
       execFile('sh', ['-c', line], (error, text) => (error ? reject(error) : resolve(text)));
     });
-    t.deepEqual(listed.split('\n').filter((name) => !/[\\ü]/.test(name)).sort(), [
-      '',
-      'streamed/',
-      'streamed/file',
-      'streamed/inner/',
-      'streamed/inner/large',
-      'streamed/inner/link',
-      'streamed/inner/same',
-    ]);
+    t.deepEqual(
+      listed
+        .split('\n')
+        .filter((name) => !/[\\ü]/.test(name))
+        .sort(),
+      [
+        '',
+        'streamed/',
+        'streamed/file',
+        'streamed/inner/',
+        'streamed/inner/large',
+        'streamed/inner/link',
+        'streamed/inner/same',
+      ],
+    );
     const refused = await microvm(['cp', 'box:/no/such', home]);
     t.is(refused.exitCode, 125);
     t.regex(refused.stderr, /ENOENT.*\/no\/such/);

@@ -55,12 +55,31 @@ pub(crate) enum Event<'a> {
 #[derive(Debug)]
 enum State {
     /// Between two entries. `zero` is whether the last block was the first half of the end.
-    Header { zero: bool },
-    Extended { kind: u8, text: Vec<u8>, left: u64, padding: usize },
-    Map { entry: Box<Entry>, reader: MapReader, left: u64, padding: usize },
-    Content { left: u64, padding: usize },
-    Padding { left: usize },
-    End { trailing: u64 },
+    Header {
+        zero: bool,
+    },
+    Extended {
+        kind: u8,
+        text: Vec<u8>,
+        left: u64,
+        padding: usize,
+    },
+    Map {
+        entry: Box<Entry>,
+        reader: MapReader,
+        left: u64,
+        padding: usize,
+    },
+    Content {
+        left: u64,
+        padding: usize,
+    },
+    Padding {
+        left: usize,
+    },
+    End {
+        trailing: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -92,12 +111,19 @@ impl Decoder {
         loop {
             match &mut self.state {
                 State::Header { .. } => {
-                    let Some(block) = self.block(input) else { return Ok(None) };
+                    let Some(block) = self.block(input) else {
+                        return Ok(None);
+                    };
                     if let Some(event) = self.header(&block)? {
                         return Ok(Some(event));
                     }
                 }
-                State::Extended { kind, text, left, padding } => {
+                State::Extended {
+                    kind,
+                    text,
+                    left,
+                    padding,
+                } => {
                     if *left > 0 {
                         let piece = split(input, *left);
                         if piece.is_empty() {
@@ -113,7 +139,9 @@ impl Decoder {
                     self.extend(kind, text)?;
                 }
                 State::Map { .. } => {
-                    let Some(block) = self.block(input) else { return Ok(None) };
+                    let Some(block) = self.block(input) else {
+                        return Ok(None);
+                    };
                     if let Some(event) = self.map(&block)? {
                         return Ok(Some(event));
                     }
@@ -202,7 +230,11 @@ impl Decoder {
                 if text.last() == Some(&0) {
                     text.pop();
                 }
-                let place = if kind == b'L' { &mut self.extended.name } else { &mut self.extended.link };
+                let place = if kind == b'L' {
+                    &mut self.extended.name
+                } else {
+                    &mut self.extended.link
+                };
                 *place = Some(text);
             }
             // Of all entries: comments, mostly.
@@ -211,8 +243,15 @@ impl Decoder {
         Ok(())
     }
 
-    fn entry<'a>(&mut self, header: Header, extended: Extended) -> Result<Option<Event<'a>>, Error> {
-        let name = extended.sparse_name.or(extended.name).unwrap_or(header.name);
+    fn entry<'a>(
+        &mut self,
+        header: Header,
+        extended: Extended,
+    ) -> Result<Option<Event<'a>>, Error> {
+        let name = extended
+            .sparse_name
+            .or(extended.name)
+            .unwrap_or(header.name);
         let kind = match header.kind {
             // Before POSIX, a slash made a folder.
             0 if name.ends_with(b"/") => Kind::Folder,
@@ -223,10 +262,21 @@ impl Decoder {
             b'4' => Kind::BlockDevice,
             b'5' => Kind::Folder,
             b'6' => Kind::Fifo,
-            _ => return Err(Error::refused(&name, "it is of a kind that is not known here")),
+            _ => {
+                return Err(Error::refused(
+                    &name,
+                    "it is of a kind that is not known here",
+                ));
+            }
         };
-        let narrow = |id: u64| u32::try_from(id).map_err(|_| Error::Malformed("an owner is no number of 32 bits"));
-        let stored = if kind == Kind::File { extended.size.unwrap_or(header.size) } else { 0 };
+        let narrow = |id: u64| {
+            u32::try_from(id).map_err(|_| Error::Malformed("an owner is no number of 32 bits"))
+        };
+        let stored = if kind == Kind::File {
+            extended.size.unwrap_or(header.size)
+        } else {
+            0
+        };
         let is_sparse = match (extended.sparse_major, extended.sparse_minor) {
             (None, None) => false,
             (Some(1), Some(0)) if kind == Kind::File => true,
@@ -239,7 +289,10 @@ impl Decoder {
             mode: header.mode,
             uid: narrow(extended.uid.unwrap_or(header.uid))?,
             gid: narrow(extended.gid.unwrap_or(header.gid))?,
-            modified: extended.modified.unwrap_or(Time { seconds: header.seconds, nanoseconds: 0 }),
+            modified: extended.modified.unwrap_or(Time {
+                seconds: header.seconds,
+                nanoseconds: 0,
+            }),
             size: stored,
             segments: None,
             device: (header.major, header.minor),
@@ -249,23 +302,37 @@ impl Decoder {
             entry.size = extended
                 .sparse_size
                 .ok_or(Error::Malformed("a sparse file has no size"))?;
-            self.state = State::Map { entry, reader: MapReader::default(), left: stored, padding };
+            self.state = State::Map {
+                entry,
+                reader: MapReader::default(),
+                left: stored,
+                padding,
+            };
             return Ok(None);
         }
         self.state = match kind {
-            Kind::File => State::Content { left: stored, padding },
+            Kind::File => State::Content {
+                left: stored,
+                padding,
+            },
             _ => State::Header { zero: false },
         };
         Ok(Some(Event::Entry(entry)))
     }
 
     fn map<'a>(&mut self, block: &Block) -> Result<Option<Event<'a>>, Error> {
-        let State::Map { entry, reader, left, padding } = &mut self.state else {
+        let State::Map {
+            entry,
+            reader,
+            left,
+            padding,
+        } = &mut self.state
+        else {
             return Ok(None);
         };
-        *left = left
-            .checked_sub(BLOCK as u64)
-            .ok_or(Error::Malformed("a sparse file's list is longer than the file"))?;
+        *left = left.checked_sub(BLOCK as u64).ok_or(Error::Malformed(
+            "a sparse file's list is longer than the file",
+        ))?;
         let Some(segments) = reader.take(block, entry.size)? else {
             return Ok(None);
         };
@@ -297,8 +364,10 @@ mod tests {
     use crate::encoder::write_entry;
     use proptest::prelude::*;
 
-    /// What an archive holds, with the data of each file in one piece.
-    fn decode(pieces: &[&[u8]]) -> Result<(Vec<(Entry, Vec<u8>)>, bool), Error> {
+    /// What an archive holds, with the data of each file in one piece; and whether it has an end.
+    type Decoded = (Vec<(Entry, Vec<u8>)>, bool);
+
+    fn decode(pieces: &[&[u8]]) -> Result<Decoded, Error> {
         let mut decoder = Decoder::new();
         let mut entries: Vec<(Entry, Vec<u8>)> = Vec::new();
         for piece in pieces {
@@ -323,7 +392,10 @@ mod tests {
             mode: 0o640,
             uid: 5_000_000,
             gid: 7,
-            modified: Time { seconds: -3, nanoseconds: 250_000_000 },
+            modified: Time {
+                seconds: -3,
+                nanoseconds: 250_000_000,
+            },
             size,
             segments: None,
             device: (0, 0),
@@ -334,7 +406,10 @@ mod tests {
         let mut bytes = Vec::new();
         let mut entries = Vec::new();
         for (index, content) in contents.iter().enumerate() {
-            let mut own = entry(format!("{}/{index}", "long".repeat(index * 20)).into_bytes(), content.len() as u64);
+            let mut own = entry(
+                format!("{}/{index}", "long".repeat(index * 20)).into_bytes(),
+                content.len() as u64,
+            );
             if index % 3 == 1 {
                 own.kind = Kind::SymbolicLink;
                 own.size = 0;
@@ -342,13 +417,20 @@ mod tests {
             }
             if index % 3 == 2 {
                 own.size = 1_000_000 + content.len() as u64;
-                own.segments = Some(vec![Segment { offset: 1_000_000, length: content.len() as u64 }]);
+                own.segments = Some(vec![Segment {
+                    offset: 1_000_000,
+                    length: content.len() as u64,
+                }]);
             }
             if content.is_empty() && own.segments.is_some() {
                 own.segments = Some(Vec::new());
             }
             write_entry(&mut bytes, &own);
-            let data = if own.kind == Kind::File { content.clone() } else { Vec::new() };
+            let data = if own.kind == Kind::File {
+                content.clone()
+            } else {
+                Vec::new()
+            };
             bytes.extend_from_slice(&data);
             bytes.resize(bytes.len() + padding(bytes.len() as u64), 0);
             entries.push((own, data));
@@ -361,15 +443,32 @@ mod tests {
     fn names_of_gnu_and_global_headers_are_read() {
         let mut bytes = Vec::new();
         let long = vec![b'n'; 300];
-        let global = Header { name: b"g".to_vec(), kind: b'g', size: 14, ..Header::default() };
+        let global = Header {
+            name: b"g".to_vec(),
+            kind: b'g',
+            size: 14,
+            ..Header::default()
+        };
         bytes.extend_from_slice(&global.encode());
         bytes.extend_from_slice(b"14 comment=hi\n");
         bytes.resize(1024, 0);
-        let gnu = Header { name: b"././@LongLink".to_vec(), kind: b'L', size: 301, ..Header::default() };
+        let gnu = Header {
+            name: b"././@LongLink".to_vec(),
+            kind: b'L',
+            size: 301,
+            ..Header::default()
+        };
         bytes.extend_from_slice(&gnu.encode());
         bytes.extend_from_slice(&long);
         bytes.resize(2048, 0);
-        bytes.extend_from_slice(&Header { name: b"short".to_vec(), kind: b'5', ..Header::default() }.encode());
+        bytes.extend_from_slice(
+            &Header {
+                name: b"short".to_vec(),
+                kind: b'5',
+                ..Header::default()
+            }
+            .encode(),
+        );
         let (entries, is_at_end) = decode(&[&bytes]).unwrap();
         assert_eq!(entries[0].0.name, long);
         assert_eq!(entries[0].0.kind, Kind::Folder);
@@ -378,9 +477,18 @@ mod tests {
 
     #[test]
     fn endless_headers_and_what_follows_the_end_are_malformed() {
-        let global = Header { kind: b'g', ..Header::default() }.encode();
+        let global = Header {
+            kind: b'g',
+            ..Header::default()
+        }
+        .encode();
         assert!(decode(&[&global.repeat(100)]).is_err());
-        let long = Header { kind: b'x', size: 1 << 30, ..Header::default() }.encode();
+        let long = Header {
+            kind: b'x',
+            size: 1 << 30,
+            ..Header::default()
+        }
+        .encode();
         assert!(decode(&[&long]).is_err());
         assert!(decode(&[&[0; 10_240]]).unwrap().1);
         assert!(decode(&[&[0; 1024], b"x"]).is_err());

@@ -17,9 +17,9 @@ pub(crate) fn write_entry(to: &mut Vec<u8>, entry: &Entry) {
     let mut size = entry.size;
     if let Some(segments) = &entry.segments {
         map = write_map(segments, entry.size);
-        size = segments
-            .iter()
-            .fold(map.len() as u64, |sum, segment| sum.saturating_add(segment.length));
+        size = segments.iter().fold(map.len() as u64, |sum, segment| {
+            sum.saturating_add(segment.length)
+        });
         let mut record = |key, value: &[u8]| write_record(&mut records, key, value);
         record("GNU.sparse.major", b"1");
         record("GNU.sparse.minor", b"0");

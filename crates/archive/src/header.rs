@@ -50,10 +50,15 @@ impl Header {
         let field = |range: std::ops::Range<usize>| block.get(range).unwrap_or_default();
         let text = |range| {
             let bytes = field(range);
-            bytes.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
+            bytes
+                .split(|byte| *byte == 0)
+                .next()
+                .unwrap_or_default()
+                .to_vec()
         };
         let unsigned = |range| {
-            u64::try_from(parse(field(range))?).map_err(|_| Error::Malformed("a number is below zero"))
+            u64::try_from(parse(field(range))?)
+                .map_err(|_| Error::Malformed("a number is below zero"))
         };
         let narrow = |range| {
             u32::try_from(unsigned(range)?).map_err(|_| Error::Malformed("a number is too large"))
@@ -88,7 +93,12 @@ impl Header {
     pub(crate) fn encode(&self) -> Block {
         let mut block = [0; BLOCK];
         let mut text = |range: std::ops::Range<usize>, bytes: &[u8]| {
-            for (to, from) in block.get_mut(range).unwrap_or_default().iter_mut().zip(bytes) {
+            for (to, from) in block
+                .get_mut(range)
+                .unwrap_or_default()
+                .iter_mut()
+                .zip(bytes)
+            {
                 *to = *from;
             }
         };
@@ -125,7 +135,11 @@ fn checksum(block: &Block) -> u32 {
         .iter()
         .enumerate()
         .map(|(index, byte)| {
-            let byte = if CHECKSUM.contains(&index) { b' ' } else { *byte };
+            let byte = if CHECKSUM.contains(&index) {
+                b' '
+            } else {
+                *byte
+            };
             u32::from(byte)
         })
         .sum()
@@ -153,13 +167,22 @@ mod tests {
     #[test]
     fn a_header_comes_back_as_it_was() {
         assert_eq!(Header::parse(&header().encode()).unwrap(), header());
-        let device = Header { kind: b'3', major: 8, minor: 1, ..header() };
+        let device = Header {
+            kind: b'3',
+            major: 8,
+            minor: 1,
+            ..header()
+        };
         assert_eq!(Header::parse(&device.encode()).unwrap(), device);
     }
 
     #[test]
     fn a_prefix_is_a_part_of_the_name() {
-        let mut block = Header { name: b"file".to_vec(), ..header() }.encode();
+        let mut block = Header {
+            name: b"file".to_vec(),
+            ..header()
+        }
+        .encode();
         block[345..350].copy_from_slice(b"a/b/c");
         let sum = checksum(&block);
         write_octal(&mut block[148..155], u64::from(sum));

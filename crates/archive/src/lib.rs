@@ -15,20 +15,24 @@
     )
 )]
 
+mod attributes;
+mod content;
 mod decoder;
 mod encoder;
 mod error;
+mod found;
 mod header;
+mod linked;
 mod names;
 mod numbers;
 mod pack;
 mod pattern;
 mod pax;
 mod sparse;
-mod tree;
-mod unpack;
 #[cfg(test)]
 mod tests;
+mod tree;
+mod unpack;
 
 pub use error::Error;
 pub use names::source_name;

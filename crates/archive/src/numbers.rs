@@ -21,7 +21,11 @@ pub(crate) fn parse(field: &[u8]) -> Result<i64, Error> {
             let negative = first & 0x40 != 0;
             let mut value: i64 = if negative { -1 } else { 0 };
             for (index, byte) in field.iter().enumerate() {
-                let byte = if index == 0 && !negative { byte & 0x7f } else { *byte };
+                let byte = if index == 0 && !negative {
+                    byte & 0x7f
+                } else {
+                    *byte
+                };
                 if value.checked_mul(256).is_none() {
                     return Err(WRONG);
                 }
@@ -91,8 +95,14 @@ pub(crate) fn parse_time(text: &[u8]) -> Result<Time, Error> {
         value * 10 + u32::from(digit)
     });
     Ok(match (negative, nanoseconds) {
-        (false, nanoseconds) => Time { seconds, nanoseconds },
-        (true, 0) => Time { seconds: -seconds, nanoseconds },
+        (false, nanoseconds) => Time {
+            seconds,
+            nanoseconds,
+        },
+        (true, 0) => Time {
+            seconds: -seconds,
+            nanoseconds,
+        },
         (true, nanoseconds) => Time {
             seconds: -seconds - 1,
             nanoseconds: NANOSECONDS - nanoseconds,
@@ -101,7 +111,12 @@ pub(crate) fn parse_time(text: &[u8]) -> Result<Time, Error> {
 }
 
 /// The same as text.
-pub(crate) fn format_time(Time { seconds, nanoseconds }: Time) -> String {
+pub(crate) fn format_time(
+    Time {
+        seconds,
+        nanoseconds,
+    }: Time,
+) -> String {
     let (sign, seconds, nanoseconds) = match (seconds < 0, nanoseconds) {
         (false, nanoseconds) => ("", seconds.unsigned_abs(), nanoseconds),
         (true, 0) => ("-", seconds.unsigned_abs(), 0),
@@ -127,13 +142,21 @@ mod tests {
         assert_eq!(parse(b"0000644\0").unwrap(), 0o644);
         assert_eq!(parse(b"   12 \0").unwrap(), 0o12);
         assert_eq!(parse(b"\0\0\0").unwrap(), 0);
-        assert_eq!(parse(b"\x80\0\0\0\0\0\0\x02\0\0\0\x01").unwrap(), 0x2_0000_0001);
+        assert_eq!(
+            parse(b"\x80\0\0\0\0\0\0\x02\0\0\0\x01").unwrap(),
+            0x2_0000_0001
+        );
         assert_eq!(parse(&[0xff; 12]).unwrap(), -1);
     }
 
     #[test]
     fn what_is_no_number_is_malformed() {
-        for field in [&b"8"[..], b"-1", b"1 1", b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"] {
+        for field in [
+            &b"8"[..],
+            b"-1",
+            b"1 1",
+            b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        ] {
             assert!(parse(field).is_err(), "{field:?}");
         }
         for text in ["", "-", "1.x", "+1", "1e3", "99999999999999999999", "."] {
@@ -143,9 +166,27 @@ mod tests {
 
     #[test]
     fn times_before_1970_count_forward() {
-        assert_eq!(parse_time(b"-1.5").unwrap(), Time { seconds: -2, nanoseconds: 500_000_000 });
-        assert_eq!(format_time(Time { seconds: -2, nanoseconds: 500_000_000 }), "-1.500000000");
-        assert_eq!(format_time(Time { seconds: -1, nanoseconds: 999_999_999 }), "-0.000000001");
+        assert_eq!(
+            parse_time(b"-1.5").unwrap(),
+            Time {
+                seconds: -2,
+                nanoseconds: 500_000_000
+            }
+        );
+        assert_eq!(
+            format_time(Time {
+                seconds: -2,
+                nanoseconds: 500_000_000
+            }),
+            "-1.500000000"
+        );
+        assert_eq!(
+            format_time(Time {
+                seconds: -1,
+                nanoseconds: 999_999_999
+            }),
+            "-0.000000001"
+        );
     }
 
     proptest! {

@@ -1,26 +1,26 @@
 //! Makes an archive of a file or a folder, as it is asked for more.
 
-use std::collections::HashMap;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use rustix::fs::{self, AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use crate::content::{Read, Source};
 use crate::decoder::{Entry, Kind};
 use crate::encoder::write_entry;
+use crate::found::{entry_of, special};
 use crate::header::{BLOCK, padding};
+use crate::linked::Linked;
 use crate::names::source_name;
-use crate::numbers::Time;
 use crate::pattern::Pattern;
-use crate::sparse::{Segment, segments};
+use crate::sparse::segments;
 use crate::{Error, Progress};
 
 /// Each folder on the way down is open.
 const MAX_DEPTH: usize = 256;
-/// Files with several names whose other names are still awaited; beyond it their content is packed again.
-const MAX_LINKED: usize = 100_000;
+/// What the blocks of a status are counted in.
 const UNIT: u64 = 512;
 
 /// What is packed, and how.
@@ -44,8 +44,9 @@ pub struct Packer {
     name: Vec<u8>,
     /// How much of a name the source's own is.
     own: usize,
-    content: Option<Content>,
-    linked: HashMap<(u64, u64), Linked>,
+    /// The file that is being packed, and the zeros that follow its data.
+    content: Option<(Source, usize)>,
+    linked: Linked,
     progress: Progress,
 }
 
@@ -63,36 +64,25 @@ struct Level {
     name: Vec<u8>,
 }
 
-/// A file whose data is being packed.
-#[derive(Debug)]
-struct Content {
-    file: OwnedFd,
-    name: Vec<u8>,
-    part: Segment,
-    parts: std::vec::IntoIter<Segment>,
-    padding: usize,
-}
-
-#[derive(Debug)]
-struct Linked {
-    name: Vec<u8>,
-    /// Names that were not met yet.
-    left: u64,
-}
-
 impl Packer {
     /// Nothing is looked at yet.
     #[must_use]
     pub fn new(options: PackOptions) -> Self {
-        let own = source_name(options.source.as_os_str().as_bytes()).unwrap_or(b".").to_vec();
+        let own = source_name(options.source.as_os_str().as_bytes())
+            .unwrap_or(b".")
+            .to_vec();
         Self {
-            exclude: options.exclude.iter().map(|text| Pattern::new(text)).collect(),
+            exclude: options
+                .exclude
+                .iter()
+                .map(|text| Pattern::new(text))
+                .collect(),
             state: State::New,
             levels: Vec::new(),
             own: own.len() + 1,
             name: own,
             content: None,
-            linked: HashMap::new(),
+            linked: Linked::default(),
             progress: Progress::default(),
             source: options.source,
         }
@@ -172,7 +162,13 @@ impl Packer {
             .folder
             .fd()
             .map_err(|source| self.failed("scandir", &level.name, source))?;
-        let inner = self.visit(folder, &level.name, entry.file_name().to_bytes(), entry.file_type(), chunk)?;
+        let inner = self.visit(
+            folder,
+            &level.name,
+            entry.file_name().to_bytes(),
+            entry.file_type(),
+            chunk,
+        )?;
         self.levels.push(level);
         if self.levels.len() >= MAX_DEPTH
             && let Some(inner) = &inner
@@ -197,7 +193,10 @@ impl Packer {
         }
         let name = [prefix, file].concat();
         let mut status = None;
-        if !matches!(kind, FileType::Directory | FileType::RegularFile | FileType::Socket) {
+        if !matches!(
+            kind,
+            FileType::Directory | FileType::RegularFile | FileType::Socket
+        ) {
             status = match fs::statat(folder, file, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(status) => Some(status),
                 // It has gone meanwhile.
@@ -208,7 +207,11 @@ impl Packer {
         let kind = status.map_or(kind, |status| FileType::from_raw_mode(status.st_mode));
         let path = name.get(self.own..).unwrap_or_default();
         let is_folder = kind == FileType::Directory;
-        if self.exclude.iter().any(|pattern| pattern.matches(path, is_folder)) {
+        if self
+            .exclude
+            .iter()
+            .any(|pattern| pattern.matches(path, is_folder))
+        {
             return Ok(None);
         }
         match (kind, status) {
@@ -232,7 +235,9 @@ impl Packer {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = match fs::openat(folder, file, flags, Mode::empty()) {
             Ok(opened) => opened,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if !self.levels.is_empty() => return Ok(None),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if !self.levels.is_empty() => {
+                return Ok(None);
+            }
             Err(source) => return Err(self.failed("scandir", &name, source)),
         };
         let status = fs::fstat(&opened).map_err(|source| self.failed("fstat", &name, source))?;
@@ -250,7 +255,8 @@ impl Packer {
         name: Vec<u8>,
         chunk: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let opened = match fs::openat(folder, file, flags, Mode::empty()) {
             Ok(opened) => opened,
             // It has gone meanwhile, or is something else now.
@@ -258,51 +264,37 @@ impl Packer {
             Err(source) => return Err(self.failed("open", &name, source)),
         };
         let status = fs::fstat(&opened).map_err(|source| self.failed("fstat", &name, source))?;
-        if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile || self.is_linked(&name, &status, chunk) {
+        if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+            return Ok(());
+        }
+        if let Some(link) = self.linked.first_name(&name, &status) {
+            let kind = Kind::HardLink;
+            self.header(
+                Entry {
+                    link,
+                    ..entry_of(kind, &name, &status)
+                },
+                chunk,
+            );
             return Ok(());
         }
         let mut entry = entry_of(Kind::File, &name, &status);
         let size = entry.size;
-        let allocated = u64::try_from(status.st_blocks).unwrap_or(0).saturating_mul(UNIT);
-        if allocated < size {
-            entry.segments = segments(&opened, size).map_err(|source| self.failed("lseek", &name, source))?;
-            let is_whole = |parts: &Vec<Segment>| parts.as_slice() == [Segment { offset: 0, length: size }];
-            entry.segments = entry.segments.filter(|parts| !is_whole(parts));
+        let blocks = u64::try_from(status.st_blocks).unwrap_or(0);
+        if blocks.saturating_mul(UNIT) < size {
+            entry.segments =
+                segments(&opened, size).map_err(|source| self.failed("lseek", &name, source))?;
         }
-        let parts = entry.segments.clone().unwrap_or_else(|| vec![Segment { offset: 0, length: size }]);
-        let stored = parts.iter().fold(0, |sum: u64, part| sum.saturating_add(part.length));
+        let parts = entry.segments.clone();
+        let stored = match &parts {
+            Some(parts) => parts
+                .iter()
+                .fold(0, |sum: u64, part| sum.saturating_add(part.length)),
+            None => size,
+        };
         self.header(entry, chunk);
-        self.content = Some(Content {
-            file: opened,
-            name,
-            part: Segment { offset: 0, length: 0 },
-            parts: parts.into_iter(),
-            padding: padding(stored),
-        });
+        self.content = Some((Source::new(opened, name, parts, size), padding(stored)));
         Ok(())
-    }
-
-    /// A name of a file that was packed by another name is a link to that one.
-    fn is_linked(&mut self, name: &[u8], status: &Stat, chunk: &mut Vec<u8>) -> bool {
-        if status.st_nlink < 2 {
-            return false;
-        }
-        let key = (status.st_dev, status.st_ino);
-        if let Some(linked) = self.linked.get_mut(&key) {
-            let mut entry = entry_of(Kind::HardLink, name, status);
-            entry.link.clone_from(&linked.name);
-            linked.left = linked.left.saturating_sub(1);
-            if linked.left == 0 {
-                self.linked.remove(&key);
-            }
-            self.header(entry, chunk);
-            return true;
-        }
-        if self.linked.len() < MAX_LINKED {
-            let left = status.st_nlink - 1;
-            self.linked.insert(key, Linked { name: name.to_vec(), left });
-        }
-        false
     }
 
     /// Packs what has no content.
@@ -314,23 +306,11 @@ impl Packer {
         status: &Stat,
         chunk: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        let kind = match FileType::from_raw_mode(status.st_mode) {
-            FileType::Symlink => Kind::SymbolicLink,
-            FileType::Fifo => Kind::Fifo,
-            FileType::CharacterDevice => Kind::CharacterDevice,
-            FileType::BlockDevice => Kind::BlockDevice,
-            _ => return Ok(()),
-        };
-        let mut entry = entry_of(kind, &name, status);
-        if kind == Kind::SymbolicLink {
-            let target = match fs::readlinkat(folder, file, Vec::new()) {
-                Ok(target) => target,
-                Err(Errno::NOENT | Errno::INVAL) => return Ok(()),
-                Err(source) => return Err(self.failed("readlink", &name, source)),
-            };
-            entry.link = target.into_bytes();
+        match special(folder, file, &name, status) {
+            Ok(Some(entry)) => self.header(entry, chunk),
+            Ok(None) => {}
+            Err(source) => return Err(self.failed("readlink", &name, source)),
         }
-        self.header(entry, chunk);
         Ok(())
     }
 
@@ -342,37 +322,28 @@ impl Packer {
 
     /// Appends more of the open file's content, or ends it.
     fn copy(&mut self, chunk: &mut Vec<u8>, wanted: usize) -> Result<(), Error> {
-        let Some(content) = &mut self.content else { return Ok(()) };
-        let Segment { offset, length } = content.part;
-        if length == 0 {
-            match content.parts.next() {
-                Some(part) => content.part = part,
-                None => {
-                    chunk.resize(chunk.len() + content.padding, 0);
-                    self.content = None;
-                }
-            }
+        let Some((source, padding)) = &mut self.content else {
             return Ok(());
-        }
-        let room = wanted.saturating_sub(chunk.len());
-        let count = usize::try_from(length).unwrap_or(usize::MAX).min(room);
-        match append(chunk, count, &content.file, offset) {
-            Err(Errno::INTR) => {}
-            Err(source) => {
-                let name = std::mem::take(&mut content.name);
-                return Err(self.failed("read", &name, source));
+        };
+        let read = source.read(chunk, wanted.saturating_sub(chunk.len()));
+        match read {
+            Ok(Read::Some(count)) => {
+                self.progress.bytes = self.progress.bytes.saturating_add(count as u64);
+            }
+            Ok(Read::End) => {
+                chunk.resize(chunk.len().saturating_add(*padding), 0);
+                self.content = None;
             }
             // Its length was told already.
-            Ok(0) => {
-                let name = std::mem::take(&mut content.name);
-                return Err(Error::Changed { path: self.whole(&name) });
+            Ok(Read::Short) => {
+                let name = std::mem::take(&mut source.name);
+                return Err(Error::Changed {
+                    path: self.whole(&name),
+                });
             }
-            Ok(read) => {
-                content.part = Segment {
-                    offset: offset.saturating_add(read as u64),
-                    length: length.saturating_sub(read as u64),
-                };
-                self.progress.bytes = self.progress.bytes.saturating_add(read as u64);
+            Err(error) => {
+                let name = std::mem::take(&mut source.name);
+                return Err(self.failed("read", &name, error));
             }
         }
         Ok(())
@@ -392,40 +363,5 @@ impl Packer {
             Some(rest) => self.source.join(std::ffi::OsStr::from_bytes(rest)),
             None => self.source.clone(),
         }
-    }
-}
-
-/// Reads behind the end of a buffer, no more than so many bytes.
-fn append(chunk: &mut Vec<u8>, count: usize, file: &OwnedFd, offset: u64) -> Result<usize, Errno> {
-    let start = chunk.len();
-    chunk.resize(start + count, 0);
-    let room = chunk.get_mut(start..).unwrap_or_default();
-    let read = rustix::io::pread(file, room, offset);
-    chunk.truncate(start + read.unwrap_or(0));
-    read
-}
-
-fn entry_of(kind: Kind, name: &[u8], status: &Stat) -> Entry {
-    let is_device = matches!(kind, Kind::CharacterDevice | Kind::BlockDevice);
-    let device = if is_device { status.st_rdev } else { 0 };
-    // The kernel's fields are unsigned for what may be before 1970.
-    let seconds = status.st_mtime as i64;
-    Entry {
-        kind,
-        name: name.to_vec(),
-        link: Vec::new(),
-        mode: status.st_mode & 0o7777,
-        uid: status.st_uid,
-        gid: status.st_gid,
-        modified: Time {
-            seconds,
-            nanoseconds: u32::try_from(status.st_mtime_nsec).unwrap_or(0),
-        },
-        size: match kind {
-            Kind::File => u64::try_from(status.st_size).unwrap_or(0),
-            _ => 0,
-        },
-        segments: None,
-        device: (fs::major(device), fs::minor(device)),
     }
 }

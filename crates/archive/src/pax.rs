@@ -26,7 +26,8 @@ impl Extended {
         let mut rest = text;
         while !rest.is_empty() {
             let space = rest.iter().position(|byte| *byte == b' ').ok_or(WRONG)?;
-            let length = usize::try_from(parse_decimal(rest.get(..space).ok_or(WRONG)?)?).map_err(|_| WRONG)?;
+            let length = usize::try_from(parse_decimal(rest.get(..space).ok_or(WRONG)?)?)
+                .map_err(|_| WRONG)?;
             let record = rest.get(space + 1..length).ok_or(WRONG)?;
             let record = record.strip_suffix(b"\n").ok_or(WRONG)?;
             let equals = record.iter().position(|byte| *byte == b'=').ok_or(WRONG)?;
@@ -98,7 +99,16 @@ mod tests {
 
     #[test]
     fn what_is_no_record_is_malformed() {
-        for text in ["x", "5 a=b", "8 a=b\n", "0 a=b\n", "7 a=b\n\n", "99 path=b\n", "12 size=-1x\n", "3 \n"] {
+        for text in [
+            "x",
+            "5 a=b",
+            "8 a=b\n",
+            "0 a=b\n",
+            "6 a=bx",
+            "99 path=b\n",
+            "12 size=-1x\n",
+            "3 \n",
+        ] {
             let mut extended = Extended::default();
             assert!(extended.read(text.as_bytes()).is_err(), "{text:?}");
         }

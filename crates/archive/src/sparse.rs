@@ -21,7 +21,7 @@ const MAX_SEGMENTS: usize = 65_536;
 /// A list of that length; decimal numbers take up to 21 bytes.
 const MAX_MAP: usize = (MAX_SEGMENTS + 1) * 2 * 21;
 
-/// Asks the file system where the data of a file of this size is. `None` where it cannot tell.
+/// Asks the file system where the data of a file of this size is. `None` where it cannot tell, or where all of it is data.
 pub(crate) fn segments(file: impl AsFd, size: u64) -> Result<Option<Vec<Segment>>, Errno> {
     let mut segments = Vec::new();
     let mut position = 0;
@@ -48,7 +48,8 @@ pub(crate) fn segments(file: impl AsFd, size: u64) -> Result<Option<Vec<Segment>
         });
         position = end;
     }
-    Ok(Some(segments))
+    let is_whole = matches!(segments.as_slice(), [one] if one.length == size);
+    Ok((!is_whole).then_some(segments))
 }
 
 /// The list ahead of the data: how many parts, then offset and length of each, as lines; whole blocks.
@@ -84,7 +85,11 @@ pub(crate) struct MapReader {
 
 impl MapReader {
     /// Takes a block in; gives the parts when it was the last one of the list. They lie in order within `size`.
-    pub(crate) fn take(&mut self, block: &[u8; BLOCK], size: u64) -> Result<Option<Vec<Segment>>, Error> {
+    pub(crate) fn take(
+        &mut self,
+        block: &[u8; BLOCK],
+        size: u64,
+    ) -> Result<Option<Vec<Segment>>, Error> {
         self.text.extend_from_slice(block);
         self.lines += block.iter().filter(|byte| **byte == b'\n').count();
         if self.text.len() > MAX_MAP {
@@ -143,8 +148,16 @@ mod tests {
         file.seek(std::io::SeekFrom::Start(1 << 20)).unwrap();
         file.write_all(&[1; 4096]).unwrap();
         file.set_len(4 << 20).unwrap();
-        let Some(found) = segments(&file, 4 << 20).unwrap() else { return };
-        assert_eq!(found, [Segment { offset: 1 << 20, length: 4096 }]);
+        let Some(found) = segments(&file, 4 << 20).unwrap() else {
+            return;
+        };
+        assert_eq!(
+            found,
+            [Segment {
+                offset: 1 << 20,
+                length: 4096
+            }]
+        );
     }
 
     #[test]
@@ -154,7 +167,14 @@ mod tests {
             map.resize(map.len() + padding(map.len() as u64), 0);
             map
         };
-        for text in ["x\n", "-1\n", "1\n5\n100\n", "2\n0\n5\n3\n5\n", "99999999\n", "1\n0\nx\n"] {
+        for text in [
+            "x\n",
+            "-1\n",
+            "1\n5\n100\n",
+            "2\n0\n5\n3\n5\n",
+            "99999999\n",
+            "1\n0\nx\n",
+        ] {
             assert!(read(&padded(text), 10).is_err(), "{text:?}");
         }
         assert!(read(&[b'1'; BLOCK], 10).is_err(), "no newline");

@@ -19,7 +19,10 @@ use crate::{Error, PackOptions, Packer, Progress, UnpackOptions, Unpacker, sourc
 fn pack(source: &Path, exclude: &[&str], wanted: usize) -> Vec<u8> {
     let mut packer = Packer::new(PackOptions {
         source: source.to_owned(),
-        exclude: exclude.iter().map(|text| text.as_bytes().to_vec()).collect(),
+        exclude: exclude
+            .iter()
+            .map(|text| text.as_bytes().to_vec())
+            .collect(),
     });
     let mut archive = Vec::new();
     loop {
@@ -51,12 +54,21 @@ fn unpack(archive: &[u8], options: UnpackOptions) -> Result<Progress, Error> {
 
 fn copy(source: &str, destination: &Path) -> Result<Progress, Error> {
     let name = source_name(source.as_bytes()).map(|name| str::from_utf8(name).unwrap());
-    unpack(&pack(Path::new(source), &[], 1 << 16), options(destination, name))
+    unpack(
+        &pack(Path::new(source), &[], 1 << 16),
+        options(destination, name),
+    )
 }
 
 fn set_time(path: &Path, seconds: i64, nanoseconds: i64) {
-    let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
-    let times = Timestamps { last_access: time, last_modification: time };
+    let time = Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds,
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
     rustix::fs::utimensat(CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
@@ -66,18 +78,36 @@ fn make_tree(root: &Path) {
     fs::write(root.join("file"), "content").unwrap();
     fs::set_permissions(root.join("file"), Permissions::from_mode(0o640)).unwrap();
     fs::write(root.join("empty"), "").unwrap();
-    fs::write(root.join(format!("folder/{}", "ü".repeat(120))), vec![7; 100_000]).unwrap();
+    fs::write(
+        root.join(format!("folder/{}", "ü".repeat(120))),
+        vec![7; 100_000],
+    )
+    .unwrap();
     fs::write(root.join("folder/inner/run"), "#!/bin/sh\n").unwrap();
-    fs::set_permissions(root.join("folder/inner/run"), Permissions::from_mode(0o4755)).unwrap();
+    fs::set_permissions(
+        root.join("folder/inner/run"),
+        Permissions::from_mode(0o4755),
+    )
+    .unwrap();
     fs::hard_link(root.join("file"), root.join("folder/same")).unwrap();
     symlink("../file", root.join("folder/link")).unwrap();
     symlink("/no/such", root.join("dangling")).unwrap();
-    rustix::fs::mknodat(CWD, root.join("fifo"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    rustix::fs::mknodat(
+        CWD,
+        root.join("fifo"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RWXU,
+        0,
+    )
+    .unwrap();
     let mut sparse = fs::File::create(root.join("sparse")).unwrap();
     sparse.seek(SeekFrom::Start(3 << 20)).unwrap();
     sparse.write_all(b"middle").unwrap();
     sparse.set_len(8 << 20).unwrap();
-    fs::File::create(root.join("hole")).unwrap().set_len(5_000_000).unwrap();
+    fs::File::create(root.join("hole"))
+        .unwrap()
+        .set_len(5_000_000)
+        .unwrap();
     set_time(&root.join("file"), 1_000_000_000, 123_456_789);
     set_time(&root.join("sparse"), -2, 500_000_000);
     set_time(&root.join("dangling"), 1_500_000_000, 1);
@@ -145,9 +175,20 @@ fn a_tree_comes_back_as_it_was_whatever_the_size_of_pieces() {
             fs::metadata(destination.join("file")).unwrap().ino(),
             fs::metadata(destination.join("folder/same")).unwrap().ino()
         );
-        assert!(fs::symlink_metadata(destination.join("fifo")).unwrap().file_type().is_fifo());
+        assert!(
+            fs::symlink_metadata(destination.join("fifo"))
+                .unwrap()
+                .file_type()
+                .is_fifo()
+        );
         // Without its owner a set-id bit would mean somebody else.
-        assert_eq!(fs::metadata(destination.join("folder/inner/run")).unwrap().mode() & 0o7777, 0o755);
+        assert_eq!(
+            fs::metadata(destination.join("folder/inner/run"))
+                .unwrap()
+                .mode()
+                & 0o7777,
+            0o755
+        );
     }
     for wanted in [1, 600, 4096] {
         assert_eq!(pack(&source, &[], wanted), archive, "chunks of {wanted}");
@@ -167,7 +208,11 @@ fn tar_reads_what_is_packed_and_what_tar_packs_is_read() {
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
-    tar.stdin.take().unwrap().write_all(&pack(&source, &[], 1 << 20)).unwrap();
+    tar.stdin
+        .take()
+        .unwrap()
+        .write_all(&pack(&source, &[], 1 << 20))
+        .unwrap();
     assert!(tar.wait().unwrap().success());
     assert_eq!(listing(&by_tar.join("tree")), listing(&source));
     for format in ["--format=gnu", "--format=pax", "--format=ustar"] {
@@ -177,11 +222,20 @@ fn tar_reads_what_is_packed_and_what_tar_packs_is_read() {
         if is_exact {
             tar.args(["--sparse", "--sparse-version=1.0"]);
         }
-        let made = tar.arg("-C").arg(home.path()).arg("tree").stderr(Stdio::null()).output().unwrap();
+        let made = tar
+            .arg("-C")
+            .arg(home.path())
+            .arg("tree")
+            .stderr(Stdio::null())
+            .output()
+            .unwrap();
         let destination = home.path().join(format);
         unpack(&made.stdout, options(&destination, Some("tree"))).unwrap();
         assert_eq!(fs::read(destination.join("hole")).unwrap().len(), 5_000_000);
-        assert_eq!(fs::read(destination.join("folder/same")).unwrap(), b"content");
+        assert_eq!(
+            fs::read(destination.join("folder/same")).unwrap(),
+            b"content"
+        );
         if is_exact {
             assert_eq!(fs::metadata(destination.join("hole")).unwrap().blocks(), 0);
         }
@@ -208,7 +262,11 @@ fn a_copy_goes_where_docker_cp_puts_it() {
         copy(&format!("{source}/."), &at(target)).unwrap();
         assert_eq!(fs::read(at(target).join("inner/file")).unwrap(), b"new");
     }
-    assert_eq!(fs::metadata(at("b")).unwrap().mode() & 0o777, 0o711, "a folder that is there stays as it is");
+    assert_eq!(
+        fs::metadata(at("b")).unwrap().mode() & 0o777,
+        0o711,
+        "a folder that is there stays as it is"
+    );
     // A file to what is not there, over a file, over a link, into a folder.
     fs::write(at("old"), "old").unwrap();
     symlink("old", at("link")).unwrap();
@@ -216,7 +274,11 @@ fn a_copy_goes_where_docker_cp_puts_it() {
         copy(&file, &at(target)).unwrap();
         assert_eq!(fs::read(at(target)).unwrap(), b"new");
     }
-    assert_eq!(fs::read(at("old")).unwrap(), b"old", "a link is replaced, not followed");
+    assert_eq!(
+        fs::read(at("old")).unwrap(),
+        b"old",
+        "a link is replaced, not followed"
+    );
     copy(&file, &at("b")).unwrap();
     assert_eq!(fs::read(at("b/file")).unwrap(), b"new");
     // Where nothing can be.
@@ -231,7 +293,14 @@ fn a_copy_goes_where_docker_cp_puts_it() {
     assert_eq!(code(copy(&file, &at("new/"))), Errno::NOTDIR);
     fs::create_dir_all(at("e/src/inner/file")).unwrap();
     assert_eq!(code(copy(&source, &at("e"))), Errno::ISDIR);
-    rustix::fs::mknodat(CWD, at("fifo"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    rustix::fs::mknodat(
+        CWD,
+        at("fifo"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RWXU,
+        0,
+    )
+    .unwrap();
     assert_eq!(code(copy(&file, &at("fifo"))), Errno::EXIST);
 }
 
@@ -243,7 +312,10 @@ fn what_is_excluded_is_not_packed() {
     let archive = pack(&source, &["folder/", "*e", "/hole"], 1 << 16);
     let destination = home.path().join("copy");
     unpack(&archive, options(&destination, Some("tree"))).unwrap();
-    let mut names: Vec<_> = fs::read_dir(destination).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut names: Vec<_> = fs::read_dir(destination)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     names.sort();
     assert_eq!(names, ["dangling", "empty", "fifo"]);
 }
@@ -253,13 +325,28 @@ fn a_file_that_shrinks_is_told_and_one_that_grows_is_packed_as_it_was() {
     let home = tempfile::tempdir().unwrap();
     let source = home.path().join("file");
     fs::write(&source, vec![1; 10_000]).unwrap();
-    let mut packer = Packer::new(PackOptions { source: source.clone(), exclude: Vec::new() });
+    let mut packer = Packer::new(PackOptions {
+        source: source.clone(),
+        exclude: Vec::new(),
+    });
     let mut chunk = Vec::new();
     packer.fill(&mut chunk, 1000).unwrap();
-    fs::File::options().append(true).open(&source).unwrap().write_all(&[2; 100]).unwrap();
+    fs::File::options()
+        .append(true)
+        .open(&source)
+        .unwrap()
+        .write_all(&[2; 100])
+        .unwrap();
     packer.fill(&mut chunk, 5000).unwrap();
-    fs::File::options().write(true).open(&source).unwrap().set_len(6000).unwrap();
-    assert!(matches!(packer.fill(&mut chunk, 100_000), Err(Error::Changed { path }) if path == source));
+    fs::File::options()
+        .write(true)
+        .open(&source)
+        .unwrap()
+        .set_len(6000)
+        .unwrap();
+    assert!(
+        matches!(packer.fill(&mut chunk, 100_000), Err(Error::Changed { path }) if path == source)
+    );
 }
 
 fn entry(kind: Kind, name: &str) -> Entry {
@@ -278,7 +365,10 @@ fn entry(kind: Kind, name: &str) -> Entry {
 }
 
 fn link(kind: Kind, name: &str, target: &str) -> Entry {
-    Entry { link: target.as_bytes().to_vec(), ..entry(kind, name) }
+    Entry {
+        link: target.as_bytes().to_vec(),
+        ..entry(kind, name)
+    }
 }
 
 fn archive(entries: &[Entry]) -> Vec<u8> {
@@ -286,7 +376,10 @@ fn archive(entries: &[Entry]) -> Vec<u8> {
     for entry in entries {
         let content = b"evil";
         let entry = match entry.kind {
-            Kind::File if entry.size == 0 => Entry { size: content.len() as u64, ..entry.clone() },
+            Kind::File if entry.size == 0 => Entry {
+                size: content.len() as u64,
+                ..entry.clone()
+            },
             _ => entry.clone(),
         };
         write_entry(&mut bytes, &entry);
@@ -307,15 +400,45 @@ fn nothing_is_written_outside_of_the_target() {
         &[entry(File, "t/../../escaped")],
         &[entry(Folder, "t"), entry(File, "t/../../escaped")],
         &[entry(Folder, "t"), entry(File, "other")],
-        &[entry(Folder, "t"), link(SymbolicLink, "t/out", ".."), entry(File, "t/out/escaped")],
-        &[entry(Folder, "t"), link(SymbolicLink, "t/out", "../secret"), entry(File, "t/out/x")],
-        &[entry(Folder, "t"), link(SymbolicLink, "t/a", "b"), link(SymbolicLink, "t/b", ".."), entry(File, "t/a/escaped")],
-        &[entry(Folder, "t"), entry(Folder, "t/d"), link(SymbolicLink, "t/d/out", "../.."), entry(Folder, "t/d/out/escaped")],
-        &[entry(Folder, "t"), link(SymbolicLink, "t/out", ".."), entry(Folder, "t/out")],
-        &[entry(Folder, "t"), link(HardLink, "t/x", "../secret"), entry(File, "t/x")],
+        &[
+            entry(Folder, "t"),
+            link(SymbolicLink, "t/out", ".."),
+            entry(File, "t/out/escaped"),
+        ],
+        &[
+            entry(Folder, "t"),
+            link(SymbolicLink, "t/out", "../secret"),
+            entry(File, "t/out/x"),
+        ],
+        &[
+            entry(Folder, "t"),
+            link(SymbolicLink, "t/a", "b"),
+            link(SymbolicLink, "t/b", ".."),
+            entry(File, "t/a/escaped"),
+        ],
+        &[
+            entry(Folder, "t"),
+            entry(Folder, "t/d"),
+            link(SymbolicLink, "t/d/out", "../.."),
+            entry(Folder, "t/d/out/escaped"),
+        ],
+        &[
+            entry(Folder, "t"),
+            link(SymbolicLink, "t/out", ".."),
+            entry(Folder, "t/out"),
+        ],
+        &[
+            entry(Folder, "t"),
+            link(HardLink, "t/x", "../secret"),
+            entry(File, "t/x"),
+        ],
         &[entry(Folder, "t"), link(HardLink, "t/x", "t/../../secret")],
         &[entry(Folder, "t"), link(HardLink, "t/x", "secret")],
-        &[entry(Folder, "t"), link(SymbolicLink, "t/out", ".."), link(HardLink, "t/x", "t/out/secret")],
+        &[
+            entry(Folder, "t"),
+            link(SymbolicLink, "t/out", ".."),
+            link(HardLink, "t/x", "t/out/secret"),
+        ],
         &[entry(Folder, "t"), entry(CharacterDevice, "t/null")],
         &[entry(Folder, "t"), entry(BlockDevice, "t/disk")],
         &[entry(File, "")],
@@ -340,13 +463,24 @@ fn nothing_is_written_outside_of_the_target() {
                 .collect();
             assert_eq!(outside, ["secret"], "{attack:?}");
             let secret = fs::metadata(home.path().join("secret")).unwrap();
-            assert_eq!((secret.nlink(), secret.mtime(), secret.mode() & 0o7777), (1, 5, secret.mode() & 0o777), "{attack:?}");
-            assert_eq!(fs::read(home.path().join("secret")).unwrap(), b"secret", "{attack:?}");
+            assert_eq!(
+                (secret.nlink(), secret.mtime(), secret.mode() & 0o7777),
+                (1, 5, secret.mode() & 0o777),
+                "{attack:?}"
+            );
+            assert_eq!(
+                fs::read(home.path().join("secret")).unwrap(),
+                b"secret",
+                "{attack:?}"
+            );
         }
     }
     let absolute = archive(&[entry(File, "/tmp/escaped")]);
     let home = tempfile::tempdir().unwrap();
-    assert!(matches!(unpack(&absolute, options(home.path(), None)), Err(Error::Refused { .. })));
+    assert!(matches!(
+        unpack(&absolute, options(home.path(), None)),
+        Err(Error::Refused { .. })
+    ));
 }
 
 #[test]
@@ -358,8 +492,15 @@ fn links_that_were_there_are_not_followed_either() {
     symlink("../../secret", target.join("t/file")).unwrap();
     symlink("../..", target.join("t/out")).unwrap();
     let through = [entry(Kind::Folder, "t"), entry(Kind::File, "t/out/escaped")];
-    assert!(matches!(unpack(&archive(&through), options(&target, Some("t"))), Err(Error::Refused { .. })));
-    unpack(&archive(&[entry(Kind::Folder, "t"), entry(Kind::File, "t/file")]), options(&target, Some("t"))).unwrap();
+    assert!(matches!(
+        unpack(&archive(&through), options(&target, Some("t"))),
+        Err(Error::Refused { .. })
+    ));
+    unpack(
+        &archive(&[entry(Kind::Folder, "t"), entry(Kind::File, "t/file")]),
+        options(&target, Some("t")),
+    )
+    .unwrap();
     assert_eq!(fs::read(home.path().join("secret")).unwrap(), b"secret");
     assert_eq!(fs::read(target.join("t/file")).unwrap(), b"evil");
     assert!(!home.path().join("escaped").exists());
@@ -369,18 +510,41 @@ fn links_that_were_there_are_not_followed_either() {
 fn limits_are_kept_before_anything_is_made() {
     let home = tempfile::tempdir().unwrap();
     let target = home.path().join("t");
-    let limited = |max_bytes, max_entries| UnpackOptions { max_bytes, max_entries, ..options(&target, Some("t")) };
+    let limited = |max_bytes, max_entries| UnpackOptions {
+        max_bytes,
+        max_entries,
+        ..options(&target, Some("t"))
+    };
     let bomb = Entry {
         size: 1 << 50,
         segments: Some(Vec::new()),
         ..entry(Kind::File, "t/bomb")
     };
-    let result = unpack(&archive(&[entry(Kind::Folder, "t"), bomb]), limited(1 << 30, 10));
-    assert!(matches!(result, Err(Error::Limit { unit: "bytes", limit: 0x4000_0000 })));
-    let many: Vec<Entry> = (0..20).map(|index| entry(Kind::Folder, &format!("t/{index}"))).collect();
+    let result = unpack(
+        &archive(&[entry(Kind::Folder, "t"), bomb]),
+        limited(1 << 30, 10),
+    );
+    assert!(matches!(
+        result,
+        Err(Error::Limit {
+            unit: "bytes",
+            limit: 0x4000_0000
+        })
+    ));
+    let many: Vec<Entry> = (0..20)
+        .map(|index| entry(Kind::Folder, &format!("t/{index}")))
+        .collect();
     let result = unpack(&archive(&many), limited(1 << 30, 10));
-    assert!(matches!(result, Err(Error::Limit { unit: "entries", limit: 10 })));
-    let files: Vec<Entry> = (0..3).map(|index| entry(Kind::File, &format!("t/f{index}"))).collect();
+    assert!(matches!(
+        result,
+        Err(Error::Limit {
+            unit: "entries",
+            limit: 10
+        })
+    ));
+    let files: Vec<Entry> = (0..3)
+        .map(|index| entry(Kind::File, &format!("t/f{index}")))
+        .collect();
     assert!(unpack(&archive(&files), limited(12, 3)).is_ok());
     assert!(unpack(&archive(&files), limited(11, 3)).is_err());
 }
@@ -389,12 +553,20 @@ fn limits_are_kept_before_anything_is_made() {
 fn an_archive_that_is_cut_off_is_told_and_leaves_folders_as_they_should_be() {
     let home = tempfile::tempdir().unwrap();
     let target = home.path().join("t");
-    let whole = archive(&[Entry { mode: 0o751, ..entry(Kind::Folder, "t") }, entry(Kind::File, "t/f")]);
+    let whole = archive(&[
+        Entry {
+            mode: 0o751,
+            ..entry(Kind::Folder, "t")
+        },
+        entry(Kind::File, "t/f"),
+    ]);
     for end in [512, 1024, 1026, 1536, 2048] {
         let mut unpacker = Unpacker::new(options(&target, Some("t")));
         unpacker.push(&whole[..end]).unwrap();
         assert!(matches!(unpacker.finish(), Err(Error::Truncated)), "{end}");
-        fs::remove_dir_all(&target).or_else(|_| fs::remove_dir_all(&target)).unwrap();
+        fs::remove_dir_all(&target)
+            .or_else(|_| fs::remove_dir_all(&target))
+            .unwrap();
     }
     let mut unpacker = Unpacker::new(options(&target, Some("t")));
     unpacker.push(&whole[..512]).unwrap();
@@ -406,10 +578,24 @@ fn an_archive_that_is_cut_off_is_told_and_leaves_folders_as_they_should_be() {
 #[test]
 fn with_owners_set_id_bits_are_kept() {
     let home = tempfile::tempdir().unwrap();
-    let (uid, gid) = (rustix_uid(home.path()), fs::metadata(home.path()).unwrap().gid());
-    let own = Entry { uid, gid, ..entry(Kind::File, "f") };
+    let (uid, gid) = (
+        rustix_uid(home.path()),
+        fs::metadata(home.path()).unwrap().gid(),
+    );
+    let own = Entry {
+        uid,
+        gid,
+        ..entry(Kind::File, "f")
+    };
     let target = home.path().join("f");
-    unpack(&archive(&[own]), UnpackOptions { owner: true, ..options(&target, Some("f")) }).unwrap();
+    unpack(
+        &archive(&[own]),
+        UnpackOptions {
+            owner: true,
+            ..options(&target, Some("f"))
+        },
+    )
+    .unwrap();
     assert_eq!(fs::metadata(target).unwrap().mode() & 0o7777, 0o6777);
 }
 
@@ -419,7 +605,10 @@ fn rustix_uid(path: &Path) -> u32 {
 
 /// Any entry, with names that are likely to meet.
 fn any_entry() -> impl Strategy<Value = Entry> {
-    let name = prop_oneof!["(t|a|b|\\.\\.|\\.|)(/(a|b|\\.\\.|\\.)){0,4}/?", "/?[a-c/.]{0,8}"];
+    let name = prop_oneof![
+        "(t|a|b|\\.\\.|\\.|)(/(a|b|\\.\\.|\\.)){0,4}/?",
+        "/?[a-c/.]{0,8}"
+    ];
     let kind = prop_oneof![
         Just(Kind::File),
         Just(Kind::Folder),

@@ -11,9 +11,7 @@ use rustix::io::Errno;
 use crate::Error;
 use crate::names::components;
 
-const FOLDER: OFlags = OFlags::PATH
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::CLOEXEC);
+const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 /// Until it is whole nobody else looks into it.
 const UNFINISHED: Mode = Mode::RWXU;
 
@@ -146,8 +144,13 @@ impl Tree {
             _ => (open_step(&self.root, b"."), 0),
         };
         let rest = path.get(done..).unwrap_or_default();
-        for part in rest.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
-            let folder = current.map_err(|source| self.failed("open", path.get(..done).unwrap_or_default(), source))?;
+        for part in rest
+            .split(|byte| *byte == b'/')
+            .filter(|part| !part.is_empty())
+        {
+            let folder = current.map_err(|source| {
+                self.failed("open", path.get(..done).unwrap_or_default(), source)
+            })?;
             done += part.len() + usize::from(done > 0);
             let here = path.get(..done).unwrap_or(path);
             current = match open_step(&folder, part) {

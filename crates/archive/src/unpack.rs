@@ -1,18 +1,20 @@
 //! Makes files of an archive that comes bit by bit.
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
-use rustix::io::Errno;
+use rustix::fs::{self, FileType, Mode, OFlags};
 
+use crate::attributes;
+use crate::content::Target;
 use crate::decoder::{Decoder, Entry, Event, Kind};
-use crate::sparse::Segment;
 use crate::tree::{Made, Tree, is_inside};
 use crate::{Error, Progress};
 
-/// Set-user-id and set-group-id: they mean the owner, and go with it.
-const SET_ID: u32 = 0o6000;
+/// How a FIFO is opened without waiting for its other end.
+const FIFO: OFlags = OFlags::RDONLY
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 /// How an archive is unpacked.
 #[derive(Debug, Clone)]
@@ -49,12 +51,9 @@ pub struct Unpacker {
 
 #[derive(Debug)]
 struct OpenFile {
-    file: OwnedFd,
+    target: Target,
     place: Vec<u8>,
     entry: Box<Entry>,
-    /// Where the next data goes, and how much of it before the next part.
-    part: Segment,
-    parts: std::vec::IntoIter<Segment>,
 }
 
 /// A folder gets its mode and times when nothing more comes into it.
@@ -115,16 +114,22 @@ impl Unpacker {
         let is_folder = entry.kind == Kind::Folder;
         let mut made = Made::Before;
         if self.tree.is_none() {
-            let UnpackOptions { destination, name, .. } = &self.options;
+            let UnpackOptions {
+                destination, name, ..
+            } = &self.options;
             let (tree, root) = Tree::find(destination, name.as_deref(), is_folder)?;
             self.tree = Some(tree);
             made = root;
         }
-        let Some(tree) = &mut self.tree else { return Ok(()) };
+        let Some(tree) = &mut self.tree else {
+            return Ok(());
+        };
         let place = tree.place(&entry.name)?;
         self.progress.name.clone_from(&entry.name);
         self.leave_for(&place)?;
-        let Some(tree) = &mut self.tree else { return Ok(()) };
+        let Some(tree) = &mut self.tree else {
+            return Ok(());
+        };
         match entry.kind {
             Kind::Folder => {
                 if !place.is_empty() {
@@ -132,7 +137,10 @@ impl Unpacker {
                 }
                 if made == Made::Now {
                     self.folder.clone_from(&place);
-                    self.folders.push(Folder { length: place.len(), entry });
+                    self.folders.push(Folder {
+                        length: place.len(),
+                        entry,
+                    });
                 }
             }
             _ if place.is_empty() => return Err(Error::refused(&entry.name, "it has no name")),
@@ -160,68 +168,62 @@ impl Unpacker {
 
     /// Counts an entry, before anything is made of it.
     fn count(&mut self, entry: &Entry) -> Result<(), Error> {
-        let UnpackOptions { max_bytes, max_entries, .. } = self.options;
+        let UnpackOptions {
+            max_bytes,
+            max_entries,
+            ..
+        } = self.options;
         if self.progress.entries >= max_entries {
-            return Err(Error::Limit { unit: "entries", limit: max_entries });
+            return Err(Error::Limit {
+                unit: "entries",
+                limit: max_entries,
+            });
         }
         self.announced = self.announced.saturating_add(entry.size);
         if self.announced > max_bytes {
-            return Err(Error::Limit { unit: "bytes", limit: max_bytes });
+            return Err(Error::Limit {
+                unit: "bytes",
+                limit: max_bytes,
+            });
         }
         self.progress.entries += 1;
         Ok(())
     }
 
     fn begin_file(&mut self, place: Vec<u8>, mut entry: Box<Entry>) -> Result<(), Error> {
-        let Some(tree) = &mut self.tree else { return Ok(()) };
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Some(tree) = &mut self.tree else {
+            return Ok(());
+        };
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = tree.create(&place, "open", |folder, name| {
             fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR)
         })?;
-        let whole = Segment { offset: 0, length: entry.size };
-        let parts = entry.segments.take().unwrap_or_else(|| vec![whole]);
-        let is_whole = parts.last().is_some_and(|last| last.offset.saturating_add(last.length) == entry.size);
-        if !is_whole {
-            fs::ftruncate(&file, entry.size).map_err(|source| tree.failed("ftruncate", &place, source))?;
-        }
-        let part = Segment { offset: 0, length: 0 };
-        self.open = Some(OpenFile { file, place, entry, part, parts: parts.into_iter() });
+        let target = Target::new(file, entry.segments.take(), entry.size)
+            .map_err(|source| tree.failed("ftruncate", &place, source))?;
+        self.open = Some(OpenFile {
+            target,
+            place,
+            entry,
+        });
         Ok(())
     }
 
-    fn write(&mut self, mut data: &[u8]) -> Result<(), Error> {
-        let (Some(tree), Some(open)) = (&self.tree, &mut self.open) else { return Ok(()) };
+    fn write(&mut self, data: &[u8]) -> Result<(), Error> {
+        let (Some(tree), Some(open)) = (&self.tree, &mut self.open) else {
+            return Ok(());
+        };
         self.progress.bytes = self.progress.bytes.saturating_add(data.len() as u64);
-        while !data.is_empty() {
-            let Segment { offset, length } = open.part;
-            if length == 0 {
-                match open.parts.next() {
-                    Some(part) => open.part = part,
-                    // The parts are as long as the data: the decoder has seen to that.
-                    None => return Ok(()),
-                }
-                continue;
-            }
-            let count = usize::try_from(length).unwrap_or(usize::MAX).min(data.len());
-            let piece = data.get(..count).unwrap_or(data);
-            let written = match rustix::io::pwrite(&open.file, piece, offset) {
-                Ok(0) => Err(Errno::NOSPC),
-                Err(Errno::INTR) => continue,
-                result => result,
-            }
-            .map_err(|source| tree.failed("write", &open.place, source))?;
-            data = data.get(written..).unwrap_or_default();
-            open.part = Segment {
-                offset: offset.saturating_add(written as u64),
-                length: length.saturating_sub(written as u64),
-            };
-        }
-        Ok(())
+        open.target
+            .write(data)
+            .map_err(|source| tree.failed("write", &open.place, source))
     }
 
     fn end_file(&mut self) -> Result<(), Error> {
-        let (Some(tree), Some(open)) = (&self.tree, self.open.take()) else { return Ok(()) };
-        self.finish_descriptor(&open.file, &open.entry)
+        let (Some(tree), Some(open)) = (&self.tree, self.open.take()) else {
+            return Ok(());
+        };
+        attributes::set(&open.target.file, &open.entry, self.options.owner)
             .map_err(|(syscall, source)| tree.failed(syscall, &open.place, source))
     }
 
@@ -231,68 +233,53 @@ impl Unpacker {
             if is_inside(place, self.folder.get(..last.length).unwrap_or_default()) {
                 break;
             }
-            let Some(folder) = self.folders.pop() else { break };
+            let Some(folder) = self.folders.pop() else {
+                break;
+            };
             self.end_folder(folder)?;
         }
         Ok(())
     }
 
     fn end_folder(&mut self, Folder { length, entry }: Folder) -> Result<(), Error> {
-        let Some(tree) = &mut self.tree else { return Ok(()) };
+        let Some(tree) = &mut self.tree else {
+            return Ok(());
+        };
         self.folder.truncate(length);
         let folder = tree.open_to_finish(&self.folder)?;
-        let finished = self.finish_descriptor(&folder, &entry);
-        let Some(tree) = &self.tree else { return Ok(()) };
-        finished.map_err(|(syscall, source)| tree.failed(syscall, &self.folder, source))
+        attributes::set(&folder, &entry, self.options.owner)
+            .map_err(|(syscall, source)| tree.failed(syscall, &self.folder, source))
     }
 
-    /// Owner first, for it takes set-id bits away; then the mode, and the time, which nothing changes any more.
-    fn finish_descriptor(&self, file: &OwnedFd, entry: &Entry) -> Result<(), (&'static str, Errno)> {
-        if self.options.owner {
-            let (uid, gid) = owner(entry);
-            fs::fchown(file, uid, gid).map_err(|source| ("chown", source))?;
-        }
-        fs::fchmod(file, self.mode(entry)).map_err(|source| ("chmod", source))?;
-        fs::futimens(file, &times(entry)).map_err(|source| ("utime", source))
-    }
-
-    /// The same for what cannot be opened.
+    /// Sets the attributes of what is not open.
     fn dress(&mut self, place: &[u8], entry: &Entry) -> Result<(), Error> {
-        let mode = self.mode(entry);
         let with_owner = self.options.owner;
-        let Some(tree) = &mut self.tree else { return Ok(()) };
+        let Some(tree) = &mut self.tree else {
+            return Ok(());
+        };
         let (folder, name) = tree.folder_of(place)?;
-        let dressed = (|| {
-            if with_owner {
-                let (uid, gid) = owner(entry);
-                fs::chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-                    .map_err(|source| ("chown", source))?;
-            }
-            if entry.kind != Kind::SymbolicLink {
-                // It was made here a moment ago, in a folder that no link leads to.
-                fs::chmodat(folder, name, mode, AtFlags::empty()).map_err(|source| ("chmod", source))?;
-            }
-            fs::utimensat(folder, name, &times(entry), AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|source| ("utime", source))
-        })();
+        let dressed = match entry.kind {
+            Kind::Fifo => fs::openat(folder, name, FIFO, Mode::empty())
+                .map_err(|source| ("open", source))
+                .and_then(|fifo| attributes::set(&fifo, entry, with_owner)),
+            _ => attributes::set_at(folder, name, entry, with_owner),
+        };
         dressed.map_err(|(syscall, source)| tree.failed(syscall, place, source))
     }
 
     fn make_node(&mut self, place: &[u8], entry: &Entry) -> Result<(), Error> {
-        let Some(tree) = &mut self.tree else { return Ok(()) };
-        let (kind, device) = match entry.kind {
+        let Some(tree) = &mut self.tree else {
+            return Ok(());
+        };
+        let (kind, (major, minor)) = match entry.kind {
             Kind::CharacterDevice => (FileType::CharacterDevice, entry.device),
             Kind::BlockDevice => (FileType::BlockDevice, entry.device),
             _ => (FileType::Fifo, (0, 0)),
         };
+        let device = fs::makedev(major, minor);
         tree.create(place, "mknod", |folder, name| {
-            fs::mknodat(folder, name, kind, Mode::empty(), fs::makedev(device.0, device.1))
+            fs::mknodat(folder, name, kind, Mode::RUSR | Mode::WUSR, device)
         })
-    }
-
-    fn mode(&self, entry: &Entry) -> Mode {
-        let taken = if self.options.owner { 0 } else { SET_ID };
-        Mode::from_raw_mode(entry.mode & 0o7777 & !taken)
     }
 }
 
@@ -302,22 +289,5 @@ impl Drop for Unpacker {
         while let Some(folder) = self.folders.pop() {
             let _ = self.end_folder(folder);
         }
-    }
-}
-
-fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
-    // All ones would mean nobody.
-    let uid = (entry.uid != u32::MAX).then(|| Uid::from_raw(entry.uid));
-    let gid = (entry.gid != u32::MAX).then(|| Gid::from_raw(entry.gid));
-    (uid, gid)
-}
-
-fn times(entry: &Entry) -> Timestamps {
-    Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT.into() },
-        last_modification: Timespec {
-            tv_sec: entry.modified.seconds,
-            tv_nsec: entry.modified.nanoseconds.into(),
-        },
     }
 }

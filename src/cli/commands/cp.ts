@@ -92,9 +92,13 @@ async function perform(
   progress.say(`looking for ${machine}`);
   const found = await findMachine(machine);
   if (found.vsock === 'vhost') {
-    throw new MicroVMError('ERR_NOT_SUPPORTED', `The machine ${machine} is on the host's own vsock, where only its owner reaches it`, {
-      hint: 'Start it without --vsock vhost.',
-    });
+    throw new MicroVMError(
+      'ERR_NOT_SUPPORTED',
+      `The machine ${machine} is on the host's own vsock, where only its owner reaches it`,
+      {
+        hint: 'Start it without --vsock vhost.',
+      },
+    );
   }
   const api = new AgentApi(unixTransport(found.socket));
   try {

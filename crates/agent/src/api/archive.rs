@@ -192,7 +192,14 @@ mod tests {
         let refusal = Refusal::failed("ENOENT", "none").about("open", "/a\n\"ü%".to_owned());
         let value = trailers(&refusal).remove(REFUSAL).unwrap();
         let text = value.to_str().unwrap();
-        assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'%'), "{text}");
-        assert!(text.contains("path%22%3A%22%2Fa%5Cn%5C%22%C3%BC%25%22"), "{text}");
+        assert!(
+            text.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'%'),
+            "{text}"
+        );
+        assert!(
+            text.contains("path%22%3A%22%2Fa%5Cn%5C%22%C3%BC%25%22"),
+            "{text}"
+        );
     }
 }

@@ -34,8 +34,7 @@ const CHANGES: AddWatchFlags = AddWatchFlags::IN_ATTRIB
 const OF_CONTENT: AddWatchFlags = AddWatchFlags::IN_ATTRIB.union(AddWatchFlags::IN_MODIFY);
 const APPEARS: AddWatchFlags = AddWatchFlags::IN_CREATE.union(AddWatchFlags::IN_MOVED_TO);
 /// Folders in a tree that is watched: links are not followed, and what is no folder is seen from the one above.
-const FOLDERS_ONLY: AddWatchFlags =
-    AddWatchFlags::IN_ONLYDIR.union(AddWatchFlags::IN_DONT_FOLLOW);
+const FOLDERS_ONLY: AddWatchFlags = AddWatchFlags::IN_ONLYDIR.union(AddWatchFlags::IN_DONT_FOLLOW);
 
 /// A line of the answer.
 #[derive(Debug, Serialize)]
@@ -160,9 +159,16 @@ impl Watches {
                 None if !folder.as_os_str().is_empty() => continue,
                 None => PathBuf::from(self.root.file_name().unwrap_or_default()),
             };
-            let event_type = if event.mask.intersects(OF_CONTENT) { "change" } else { "rename" };
+            let event_type = if event.mask.intersects(OF_CONTENT) {
+                "change"
+            } else {
+                "rename"
+            };
             tell(&mut lines, event_type, &path);
-            if !self.recursive || !event.mask.contains(AddWatchFlags::IN_ISDIR) || event.name.is_none() {
+            if !self.recursive
+                || !event.mask.contains(AddWatchFlags::IN_ISDIR)
+                || event.name.is_none()
+            {
                 continue;
             }
             if event.mask.contains(AddWatchFlags::IN_MOVED_FROM) {
@@ -184,7 +190,13 @@ impl Watches {
 
 fn tell(lines: &mut Vec<u8>, event_type: &'static str, path: &Path) {
     let filename = &text_of(path);
-    write(lines, &Line::Event { event_type, filename });
+    write(
+        lines,
+        &Line::Event {
+            event_type,
+            filename,
+        },
+    );
 }
 
 fn write(lines: &mut Vec<u8>, line: &Line<'_>) {
@@ -265,7 +277,9 @@ mod tests {
     }
 
     fn has(lines: &[(String, String)], event_type: &str, name: &str) -> bool {
-        lines.iter().any(|(kind, own)| kind == event_type && own == name)
+        lines
+            .iter()
+            .any(|(kind, own)| kind == event_type && own == name)
     }
 
     #[test]
@@ -276,10 +290,16 @@ mod tests {
         fs::write(folder.path().join("file"), "x").unwrap();
         fs::write(folder.path().join("inner/file"), "x").unwrap();
         let told = lines(&mut watches);
-        assert!(has(&told, "rename", "file") && has(&told, "change", "file"), "{told:?}");
+        assert!(
+            has(&told, "rename", "file") && has(&told, "change", "file"),
+            "{told:?}"
+        );
         assert!(!has(&told, "rename", "inner/file"), "{told:?}");
         fs::remove_file(folder.path().join("file")).unwrap();
-        assert_eq!(lines(&mut watches), [("rename".to_owned(), "file".to_owned())]);
+        assert_eq!(
+            lines(&mut watches),
+            [("rename".to_owned(), "file".to_owned())]
+        );
     }
 
     #[test]
