@@ -8,6 +8,10 @@ const MAX_DEPTH: usize = 1024;
 
 /// The parts of a name, without empty ones and dots. A name that is a place elsewhere is refused.
 pub(crate) fn components(name: &[u8]) -> Result<Vec<&[u8]>, Error> {
+    if name.len() > MAX_NAME {
+        let start = name.get(..80).unwrap_or_default();
+        return Err(Error::refused(start, "its name is too long"));
+    }
     if name.starts_with(b"/") {
         return Err(Error::refused(name, "its name is absolute"));
     }
@@ -21,9 +25,8 @@ pub(crate) fn components(name: &[u8]) -> Result<Vec<&[u8]>, Error> {
     if parts.contains(&&b".."[..]) {
         return Err(Error::refused(name, "its name leads upwards"));
     }
-    if name.len() > MAX_NAME || parts.len() > MAX_DEPTH {
-        let start = name.get(..80).unwrap_or(name);
-        return Err(Error::refused(start, "its name is too long"));
+    if parts.len() > MAX_DEPTH {
+        return Err(Error::refused(name, "it lies too deep"));
     }
     Ok(parts)
 }

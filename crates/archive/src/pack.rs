@@ -142,6 +142,7 @@ impl Packer {
                 self.levels.extend(level);
             }
             FileType::RegularFile => self.open(CWD, path, name, chunk)?,
+            FileType::Socket => return Err(self.failed("open", &name, Errno::NXIO)),
             _ => self.add(CWD, path, name, &status, chunk)?,
         }
         Ok(())

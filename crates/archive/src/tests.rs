@@ -349,6 +349,27 @@ fn a_file_that_shrinks_is_told_and_one_that_grows_is_packed_as_it_was() {
     );
 }
 
+#[test]
+fn a_source_that_cannot_be_packed_is_an_error() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("socket");
+    let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let mut packer = Packer::new(PackOptions {
+        source: path,
+        exclude: Vec::new(),
+    });
+    assert!(packer.fill(&mut Vec::new(), 1).is_err());
+    let mut packer = Packer::new(PackOptions {
+        source: home.path().join("none"),
+        exclude: Vec::new(),
+    });
+    assert!(packer.check().is_err());
+    assert!(packer.fill(&mut Vec::new(), 1).is_err());
+    // Within a folder it is left out.
+    // A folder's two headers, records, and the end.
+    assert!(pack(home.path(), &[], 1000).len() <= 5 * BLOCK);
+}
+
 fn entry(kind: Kind, name: &str) -> Entry {
     Entry {
         kind,
@@ -542,6 +563,10 @@ fn limits_are_kept_before_anything_is_made() {
             limit: 10
         })
     ));
+    let deep: Vec<Entry> = (0..3)
+        .map(|index| entry(Kind::Fifo, &format!("t/{index}/a/b/c/d")))
+        .collect();
+    assert!(unpack(&archive(&deep), limited(1 << 30, 9)).is_err());
     let files: Vec<Entry> = (0..3)
         .map(|index| entry(Kind::File, &format!("t/f{index}")))
         .collect();

@@ -1,6 +1,7 @@
 //! The folder that an archive is unpacked into. All paths are relative to its descriptor, and no step follows a link:
 //! neither one that the archive has made, nor one that was there.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ pub(crate) struct Tree {
     top: Option<Vec<u8>>,
     /// The folder that was used last: most entries lie where the one before them does.
     last: Option<(Vec<u8>, OwnedFd)>,
+    /// Folders that were made though the archive does not list them.
+    implied: Cell<u64>,
 }
 
 /// Whether a folder had to be made.
@@ -56,6 +59,7 @@ impl Tree {
             prefix: name.map(<[u8]>::to_vec),
             top: top.map(<[u8]>::to_vec),
             last: None,
+            implied: Cell::new(0),
         };
         match fs::openat(CWD, destination, FOLDER, Mode::empty()) {
             Ok(root) => return Ok((tree(destination, root, name), Made::Before)),
@@ -84,6 +88,11 @@ impl Tree {
         let root = fs::openat(CWD, folder, FOLDER, Mode::empty())
             .map_err(|source| failed("open", source))?;
         Ok((tree(folder, root, Some(own.as_bytes())), Made::Before))
+    }
+
+    /// How many folders were made that the archive does not list.
+    pub(crate) fn implied(&self) -> u64 {
+        self.implied.get()
     }
 
     /// Where an entry goes, relative to the root; empty for the root itself.
@@ -157,6 +166,7 @@ impl Tree {
                 Err(Errno::NOENT) => {
                     fs::mkdirat(&folder, part, Mode::from_raw_mode(0o755))
                         .map_err(|source| self.failed("mkdir", here, source))?;
+                    self.implied.set(self.implied.get().saturating_add(1));
                     open_step(&folder, part)
                 }
                 Err(Errno::NOTDIR) => return Err(self.not_a_folder(&folder, part, here)),

@@ -109,7 +109,7 @@ impl Unpacker {
         Ok(std::mem::take(&mut self.progress))
     }
 
-    fn begin(&mut self, entry: Box<Entry>) -> Result<(), Error> {
+    fn begin(&mut self, mut entry: Box<Entry>) -> Result<(), Error> {
         self.count(&entry)?;
         let is_folder = entry.kind == Kind::Folder;
         let mut made = Made::Before;
@@ -137,6 +137,8 @@ impl Unpacker {
                 }
                 if made == Made::Now {
                     self.folder.clone_from(&place);
+                    // It waits with all those around it: no more of it is kept than is needed.
+                    (entry.name, entry.link) = (Vec::new(), Vec::new());
                     self.folders.push(Folder {
                         length: place.len(),
                         entry,
@@ -173,7 +175,8 @@ impl Unpacker {
             max_entries,
             ..
         } = self.options;
-        if self.progress.entries >= max_entries {
+        let implied = self.tree.as_ref().map_or(0, Tree::implied);
+        if self.progress.entries.saturating_add(implied) >= max_entries {
             return Err(Error::Limit {
                 unit: "entries",
                 limit: max_entries,

@@ -1,8 +1,9 @@
 // `microvm cp`: files and folders into a machine that runs in another process, and out of one.
 
+import { constants } from 'node:os';
 import { pipeline } from 'node:stream/promises';
 
-import { MicroVMError } from '../../errors.ts';
+import { errnoOf, MicroVMError } from '../../errors.ts';
 import { AgentApi } from '../../guest-api/agent-api.ts';
 import { type CopyOutOptions, type CopyResult, receiveArchive, sendArchive } from '../../guest-api/copy.ts';
 import { GuestFileError } from '../../guest-api/file-error.ts';
@@ -11,7 +12,7 @@ import { findMachine } from '../../host/running-machines.ts';
 import { unixTransport } from '../../vsock/transport.ts';
 import { type OptionTable, parseArguments, type ParsedArguments, UsageError } from '../arguments.ts';
 import { type Copy, copyOf } from '../copy-arguments.ts';
-import { OWN_FAILURE } from '../exit-codes.ts';
+import { OWN_FAILURE, SIGNALED } from '../exit-codes.ts';
 import type { HelpPage } from '../help.ts';
 import { interruptible } from '../interruption.ts';
 import { type Progress, startProgress } from '../progress.ts';
@@ -63,6 +64,12 @@ export async function cp(argv: readonly string[]): Promise<number> {
   if (copy.to === 'host' && copy.target.kind === 'stream' && process.stdout.isTTY) {
     throw new UsageError('A tar stream is nothing for a terminal: send it to a file or a program');
   }
+  if (copy.to === 'guest' && copy.source.kind === 'stream' && process.stdin.isTTY) {
+    throw new UsageError(
+      'Standard input is a terminal, where a tar stream should come in',
+      'tar c SRC | microvm cp - NAME:DST',
+    );
+  }
   const interruption = interruptible();
   const progress = startProgress(process.stderr, !given.flag('json') && !given.flag('quiet'));
   try {
@@ -73,6 +80,8 @@ export async function cp(argv: readonly string[]): Promise<number> {
   } catch (error) {
     progress.clear();
     if (interruption.exitCode !== undefined) return interruption.exitCode;
+    // A reader that has seen enough.
+    if (errnoOf(error) === 'EPIPE') return SIGNALED + constants.signals.SIGPIPE;
     const told = explained(error);
     if (given.flag('json')) printJson({ error: errorAsData(told) });
     else process.stderr.write(errorAsText(told, process.stderr));
@@ -89,6 +98,7 @@ async function perform(
   signal: AbortSignal,
 ): Promise<CopyResult | undefined> {
   const { machine, path } = copy.guest;
+  const limits = { maxBytes: wholeNumber(given, 'max-bytes'), maxEntries: wholeNumber(given, 'max-entries') };
   progress.say(`looking for ${machine}`);
   const found = await findMachine(machine);
   if (found.vsock === 'vhost') {
@@ -101,6 +111,9 @@ async function perform(
     );
   }
   const api = new AgentApi(unixTransport(found.socket));
+  // A guest that does not even take the connection is left at once, too.
+  const leave = (): void => api.close();
+  signal.addEventListener('abort', leave, { once: true });
   try {
     const copying: CopyOutOptions = {
       signal,
@@ -115,12 +128,12 @@ async function perform(
       return undefined;
     }
     if (copy.target.kind === 'host') {
-      const limits = { maxBytes: wholeNumber(given, 'max-bytes'), maxEntries: wholeNumber(given, 'max-entries') };
       return await new GuestFiles(api).copyOut(path, copy.target.path, { ...copying, ...limits });
     }
     await pipeline(receiveArchive(api, path, copying), process.stdout, { end: false });
     return undefined;
   } finally {
+    signal.removeEventListener('abort', leave);
     api.close();
   }
 }
