@@ -8,6 +8,9 @@ import type { Ring3Binding } from './ring3/binding.ts';
 export interface BindingError extends Error {
   readonly code: string;
   readonly errno?: number;
+  /** Of a file that is copied: the system call that was refused, and its path. */
+  readonly syscall?: string;
+  readonly path?: string;
 }
 
 export interface BindingGuestSpeed {
@@ -112,6 +115,35 @@ export interface BindingAccount {
   readonly gid: number;
 }
 
+export interface BindingCopyProgress {
+  readonly entries: number;
+  readonly bytes: number;
+  readonly path: string;
+  /** With packing: the next piece, until the archive has ended. */
+  readonly chunk?: Buffer;
+}
+
+/** Packs a tree of files; one call at a time. */
+export interface BindingPacker {
+  next(wanted: number): Promise<BindingCopyProgress>;
+  close(): void;
+}
+
+/** Unpacks an archive; one call at a time. */
+export interface BindingUnpacker {
+  push(chunk: Uint8Array): Promise<BindingCopyProgress>;
+  finish(): Promise<BindingCopyProgress>;
+  close(): void;
+}
+
+export interface BindingUnpackOptions {
+  readonly destination: string;
+  readonly name?: string;
+  readonly owner: boolean;
+  readonly maxBytes: number;
+  readonly maxEntries: number;
+}
+
 export interface Binding extends KvmBinding, Ring3Binding {
   readonly BindingMachine: { create(config: BindingMachineConfig): Promise<BindingMachine> };
   spawnHelper(options: BindingSpawnOptions): BindingChild;
@@ -125,6 +157,10 @@ export interface Binding extends KvmBinding, Ring3Binding {
   measureGuestSpeed(kvmDevice: string): Promise<BindingGuestSpeed>;
   /** Unpacks a bzImage's kernel; false where its compression is not one that we unpack. */
   extractVmlinux(bzImage: string, out: string): Promise<boolean>;
+  /** What a path is called in an archive; null where its contents are packed without it. */
+  archiveName(path: string): string | null;
+  packTree(source: string, exclude: string[]): BindingPacker;
+  unpackTree(options: BindingUnpackOptions): BindingUnpacker;
   /** The version that the addon was built as. */
   addonVersion(): string;
   accountOf(uid: number): BindingAccount | null;

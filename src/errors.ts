@@ -93,6 +93,10 @@ export type MicroVMErrorCode =
   // The machine
   /** The machine did not start, or its agent did not connect, within `bootTimeout`; `consoleTail` shows what the guest printed. */
   | 'ERR_BOOT_TIMEOUT'
+  /** No running machine has this name. */
+  | 'ERR_MACHINE_NOT_FOUND'
+  /** A running machine of this user has this name. */
+  | 'ERR_MACHINE_NAME_TAKEN'
   /** The machine is no longer running. */
   | 'ERR_MACHINE_EXITED'
   /** The guest's processor shut down by a triple fault. */
@@ -150,6 +154,19 @@ export type MicroVMErrorCode =
   | 'ERR_AGENT_PROTOCOL'
   /** The agent refused a request; the message has its reason. */
   | 'ERR_AGENT_REFUSED'
+  // Files of the guest
+  /** A file or folder of this host cannot be read or written while it is copied; `cause` has the system call's errno. */
+  | 'ERR_COPY_FILE'
+  /** A file became shorter while it was copied. */
+  | 'ERR_COPY_CHANGED'
+  /** The archive has an entry that would leave the target, or a device. */
+  | 'ERR_COPY_REFUSED'
+  /** The archive is malformed or cut off. */
+  | 'ERR_COPY_ARCHIVE'
+  /** The archive holds more than `maxBytes` or `maxEntries`. */
+  | 'ERR_COPY_LIMIT'
+  /** More happened to watched files than was read in time; events are missing. */
+  | 'ERR_WATCH_OVERFLOW'
   // exec
   /** The command ended with another exit code than 0. */
   | 'ERR_EXEC_FAILED'

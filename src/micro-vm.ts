@@ -22,6 +22,8 @@ export type {
   WriteOptions,
   WriteStreamOptions,
 } from './guest-api/guest-files.ts';
+export type { CopyOptions, CopyOutOptions, CopyProgress, CopyResult } from './guest-api/copy.ts';
+export type { GuestWatcher, WatchEvent, WatchOptions } from './guest-api/watch.ts';
 export { GuestProcess } from './vm/guest-process.ts';
 export type { StopOptions } from './vm/stop.ts';
 export type { BootTimings } from './vm/timings.ts';
@@ -57,6 +59,11 @@ export class MicroVM implements AsyncDisposable {
    */
   static async create(options: MicroVMOptions = {}): Promise<MicroVM> {
     return new MicroVM(await createMachine(options));
+  }
+
+  /** What `microvm cp` finds it by: the option `name`, else an id of 12 digits. */
+  get name(): string {
+    return this.#vm.name;
   }
 
   /** What runs the guest. */

@@ -220,6 +220,10 @@ test('a NUL in cmdline', refused, { cmdline: 'a\0b' }, 'cmdline', /ASCII/);
 test('an environment list', refused, { env: ['A=b'] }, 'env', /names and texts/);
 test('a variable with an empty name', refused, { env: { '': 'x' } }, 'env[""]', /no digit first/);
 test('half a surrogate pair', refused, { env: { A: '\ud800' } }, 'env.A', /Unicode/);
+for (const name of ['', 'a/b', '..', '.hidden', 'a b', 'a:b', 'x'.repeat(33), '0123456789ab', 1]) {
+  test(`the name ${JSON.stringify(name)}`, refused, { name }, 'name', /up to 32 letters/);
+}
+
 test('a host name with spaces', refused, { hostname: 'a b' }, 'hostname', /letters/);
 test('a boot timeout over what a timer can hold', refused, { bootTimeout: 2 ** 31 }, 'bootTimeout', /milliseconds/);
 test('a signal that is none', refused, { signal: 'abort' }, 'signal', /AbortSignal/);

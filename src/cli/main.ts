@@ -5,6 +5,7 @@ import { nearest } from '../config/suggest.ts';
 import { packageVersion } from '../native.ts';
 import { type OptionTable, parseArguments, UsageError } from './arguments.ts';
 import { cache, cachePage } from './commands/cache.ts';
+import { cp, cpPage } from './commands/cp.ts';
 import { doctor, doctorPage } from './commands/doctor.ts';
 import { ring3, ring3Page } from './commands/ring3.ts';
 import { run, runPage } from './commands/run.ts';
@@ -17,6 +18,7 @@ const commands: Readonly<
   Record<string, { readonly page: HelpPage; readonly start: (argv: readonly string[]) => Promise<number> }>
 > = {
   run: { page: runPage, start: run },
+  cp: { page: cpPage, start: cp },
   ring3: { page: ring3Page, start: ring3 },
   doctor: { page: doctorPage, start: doctor },
   cache: { page: cachePage, start: cache },

@@ -50,6 +50,8 @@ export interface MachineSpec {
   readonly commandLine: string;
   readonly env: Readonly<Record<string, string>>;
   readonly hostname: string;
+  /** Undefined: it gets an id. */
+  readonly name: string | undefined;
   /** It depends on the accelerator, which may be chosen later. */
   readonly bootTimeoutMs: { readonly kvm: number; readonly tcg: number };
   readonly vsock: VsockSpec;

@@ -35,6 +35,7 @@ export function normalize(options: MicroVMOptions = {}): MachineSpec {
     commandLine,
     env: { ...env },
     hostname,
+    name: checked.name,
     bootTimeoutMs: bootTimeout === undefined ? BOOT_TIMEOUT_MS : { kvm: bootTimeout, tcg: bootTimeout },
     vsock: vsockSpec(vsock),
     kvmDevice: resolve(kvmDevice),

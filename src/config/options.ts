@@ -141,6 +141,12 @@ export interface MicroVMOptions {
    */
   readonly hostname?: string | undefined;
   /**
+   * What other processes of this user find the machine by, as `microvm cp` does: up to 32 letters, digits, dots, hyphens and
+   * underscores. No two machines that run have the same.
+   * @default an id of 12 digits
+   */
+  readonly name?: string | undefined;
+  /**
    * What runs the guest: `'kvm'` (our own machine monitor), `'tcg'` (QEMU as a CPU emulator),
    * or `'auto'`: kvm where this host runs guests natively, else tcg.
    * @default 'auto'

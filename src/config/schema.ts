@@ -20,6 +20,7 @@ export interface CheckedOptions extends MicroVMOptions {
   readonly rootfs: string | RootfsFolder;
   readonly env: Readonly<Record<string, string>>;
   readonly hostname: string;
+  readonly name?: string | undefined;
   readonly accelerator: 'auto' | 'kvm' | 'tcg';
   readonly bootTimeout?: number | undefined;
   readonly vsock: 'unix' | 'vhost' | VhostVsockOptions;
@@ -64,6 +65,12 @@ const hostname = v.custom<string>(
   'up to 64 letters, digits, dots and hyphens, no dot or hyphen at an end',
 );
 
+/** It is a part of a socket's path, which has 107 bytes, and an id of 12 digits is no name. */
+const name = v.custom<string>(
+  (value) => typeof value === 'string' && /^(?![0-9a-f]{12}$)[a-z0-9][a-z0-9_.-]{0,31}$/i.test(value),
+  'up to 32 letters, digits, dots, hyphens and underscores, a letter or digit first, no 12 hexadecimal digits',
+);
+
 const kernelEntries = { image: path, modules: v.optional(path) };
 
 /** Beyond the last are "any" port and context ID. */
@@ -97,6 +104,7 @@ const optionEntries = {
   mounts: v.optional(mounts, {}),
   env: v.optional(environment, {}),
   hostname: v.optional(hostname, 'microvm'),
+  name: v.optional(name),
   accelerator: v.optional(v.picklist(['auto', 'kvm', 'tcg'], "'auto', 'kvm' or 'tcg'"), 'auto'),
   bootTimeout: v.optional(milliseconds),
   vsock: v.optional(

@@ -45,10 +45,13 @@ export interface Answer {
 export class AgentRefusal extends Error {
   /** A code of the API, or the name of an errno. */
   readonly code: string;
+  /** What it is about, where the agent says that: the guest's path, and the system call that was refused. */
+  readonly about: { readonly path?: string; readonly syscall?: string };
 
-  constructor(code: string, message: string) {
+  constructor(code: string, message: string, about: AgentRefusal['about'] = {}) {
     super(message);
     this.code = code;
+    this.about = about;
   }
 }
 
@@ -222,18 +225,28 @@ function head(stream: ClientHttp2Stream): Promise<IncomingHttpHeaders> {
 
 async function refusal(stream: ClientHttp2Stream, status: unknown): Promise<Error> {
   const text = await readText(stream, MAX_REFUSAL_BYTES);
-  const { code, message } = parsed(text);
-  if (typeof code !== 'string' || typeof message !== 'string') {
-    return new MicroVMError('ERR_AGENT_PROTOCOL', `The agent answered with status ${String(status)} and no reason`);
-  }
-  return new AgentRefusal(code, message);
+  return (
+    refusalOf(text) ??
+    new MicroVMError('ERR_AGENT_PROTOCOL', `The agent answered with status ${String(status)} and no reason`)
+  );
 }
 
-function parsed(text: string): { readonly code?: unknown; readonly message?: unknown } {
+/** A refusal from its JSON; undefined where it is none. */
+export function refusalOf(text: string): AgentRefusal | undefined {
+  const { code, message, path, syscall } = parsed(text);
+  if (typeof code !== 'string' || typeof message !== 'string') return undefined;
+  return new AgentRefusal(code, message, {
+    ...(typeof path === 'string' && { path }),
+    ...(typeof syscall === 'string' && { syscall }),
+  });
+}
+
+function parsed(text: string): Readonly<Record<'code' | 'message' | 'path' | 'syscall', unknown>> {
+  const none = { code: undefined, message: undefined, path: undefined, syscall: undefined };
   try {
-    return (JSON.parse(text) as object | null) ?? {};
+    return { ...none, ...(JSON.parse(text) as object | null) };
   } catch {
-    return {};
+    return none;
   }
 }
 

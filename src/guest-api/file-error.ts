@@ -14,7 +14,9 @@ export class GuestFileError extends Error implements NodeJS.ErrnoException {
   readonly path: string;
   readonly dest: string | undefined;
 
-  constructor(refusal: AgentRefusal, syscall: string, path: string, dest?: string) {
+  constructor(refusal: AgentRefusal, asked: string, of: string, dest?: string) {
+    // The agent knows better, where many calls or paths make one request.
+    const { syscall = asked, path = of } = refusal.about;
     const to = dest === undefined ? '' : ` -> '${dest}'`;
     super(`${refusal.code}: ${refusal.message}, ${syscall} '${path}'${to}`, { cause: refusal });
     const number = (system.errno as Readonly<Record<string, number>>)[refusal.code];

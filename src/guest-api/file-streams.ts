@@ -1,7 +1,7 @@
 // Contents of files on their way, each one request of the agent API.
 
 import type { ClientHttp2Stream } from 'node:http2';
-import { Writable } from 'node:stream';
+import { Writable, type WritableOptions } from 'node:stream';
 import { type AgentApi, destroy } from './agent-api.ts';
 import { fileError } from './file-error.ts';
 
@@ -32,40 +32,33 @@ export async function* readContent(
   }
 }
 
-export interface FileWriterOptions {
-  readonly start: number | undefined;
-  readonly mode: number | undefined;
-  readonly flag: string | undefined;
-}
-
-/** A writable whose bytes become a file's content; it finishes when the guest has written them. */
-export class FileWriter extends Writable {
+/** A writable whose bytes become a request's body; it finishes when the guest has done with them what it should. */
+export class RequestBody extends Writable {
   readonly #api: AgentApi;
-  readonly #path: string;
-  readonly #options: FileWriterOptions;
+  readonly #request: string;
+  readonly #explain: (error: unknown) => unknown;
   #stream: ClientHttp2Stream | undefined;
   #answered: Promise<unknown> = Promise.resolve();
 
-  constructor(api: AgentApi, path: string, options: FileWriterOptions, signal: AbortSignal | undefined) {
-    super({ ...(signal && { signal }) });
+  /** `request` is what is PUT; `explain` makes the error of a refusal. */
+  constructor(api: AgentApi, request: string, explain: (error: unknown) => unknown, options: WritableOptions = {}) {
+    super(options);
     this.#api = api;
-    this.#path = path;
-    this.#options = options;
+    this.#request = request;
+    this.#explain = explain;
   }
 
   override _construct(callback: (error?: Error | null) => void): void {
-    void settle(this.#open(), callback, (error) => this.#explain(error));
+    void settle(this.#open(), callback, this.#explain);
   }
 
   async #open(): Promise<void> {
-    const { start, mode, flag } = this.#options;
-    const path = `/v1/file?${query({ path: this.#path, start, mode, flag })}`;
-    const stream = await this.#api.open('PUT', path);
+    const stream = await this.#api.open('PUT', this.#request);
     if (this.destroyed) return destroy(stream);
     this.#stream = stream;
     this.#answered = this.#api.answerTo(stream, Number.POSITIVE_INFINITY);
     // A file that cannot be opened is told while it is being written.
-    this.#answered.catch((error: unknown) => this.destroy(this.#explain(error)));
+    this.#answered.catch((error: unknown) => this.destroy(this.#explain(error) as Error));
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, callback: (error?: Error | null) => void): void {
@@ -89,11 +82,7 @@ export class FileWriter extends Writable {
       await this.#answered;
       this.#stream?.resume();
     };
-    void settle(taken(), callback, (error) => this.#explain(error));
-  }
-
-  #explain(error: unknown): Error {
-    return fileError(error, 'open', this.#path) as Error;
+    void settle(taken(), callback, this.#explain);
   }
 }
 
@@ -101,18 +90,19 @@ export class FileWriter extends Writable {
 async function settle(
   work: Promise<unknown>,
   callback: (error?: Error | null) => void,
-  explain: (error: unknown) => Error,
+  explain: (error: unknown) => unknown,
 ): Promise<void> {
   let failure: Error | undefined;
   try {
     await work;
   } catch (error) {
-    failure = explain(error);
+    failure = explain(error) as Error;
   }
   callback(failure);
 }
 
-function query(parameters: Readonly<Record<string, string | number | undefined>>): string {
+/** Parameters of a request; those that are undefined are left out. */
+export function query(parameters: Readonly<Record<string, string | number | undefined>>): string {
   return Object.entries(parameters)
     .filter((entry): entry is [string, string | number] => entry[1] !== undefined)
     .map(([name, value]) => `${name}=${encodeURIComponent(value)}`)

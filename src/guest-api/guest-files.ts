@@ -3,13 +3,16 @@
 import { Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { posix } from 'node:path';
+import { copyOptionProblems } from '../config/copy-options.ts';
 import { codeOf, invalidOptions } from '../config/problems.ts';
 import { isText } from '../config/text.ts';
 import { MicroVMError, type OptionProblem } from '../errors.ts';
 import { type AgentApi, readText } from './agent-api.ts';
 import { fileError } from './file-error.ts';
 import { entriesOf, GuestDirent, GuestStats, record } from './file-status.ts';
-import { FileWriter, readContent } from './file-streams.ts';
+import { query, readContent, RequestBody } from './file-streams.ts';
+import { copyIn, copyOut, type CopyOptions, type CopyOutOptions, type CopyResult } from './copy.ts';
+import { type GuestWatcher, watch, type WatchOptions } from './watch.ts';
 
 /** The longest answer to an operation, in bytes: a folder of about a million entries. */
 const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
@@ -91,7 +94,49 @@ export class GuestFiles {
   createWriteStream(path: string, options: WriteStreamOptions = {}): Writable {
     const { start, mode, flag, signal } = options;
     refuse([...pathProblems({ path }), ...positionProblems({ start }), ...modeProblems({ mode })]);
-    return new FileWriter(this.#api, path, { start, mode, flag }, signal);
+    const request = `/v1/file?${query({ path, start, mode, flag })}`;
+    const explain = (error: unknown): unknown => fileError(error, 'open', path);
+    return new RequestBody(this.#api, request, explain, signal ? { signal } : {});
+  }
+
+  /**
+   * Copies a file or folder of this host into the guest, with modes, links, holes and times. As with `docker cp`: into a
+   * folder that is there, under its own name; `folder/.` copies the contents of a folder without itself.
+   *
+   * @param hostPath - on this host
+   * @param guestPath - in the guest
+   * @throws {GuestFileError} what the guest's kernel refused, with the guest's path
+   * @throws {MicroVMError} `ERR_INVALID_OPTIONS`, `ERR_COPY_FILE` for a file of this host, `ERR_COPY_CHANGED`,
+   *   `ERR_COPY_REFUSED` where a symbolic link of the guest is in the way
+   */
+  async copyIn(hostPath: string, guestPath: string, options: CopyOptions = {}): Promise<CopyResult> {
+    refuse([...pathProblems({ hostPath, guestPath }), ...copyOptionProblems('copyIn', options)]);
+    return copyIn(this.#api, hostPath, guestPath, options);
+  }
+
+  /**
+   * Copies a file or folder of the guest to this host; see {@link copyIn}. The guest is not trusted: nothing is written
+   * outside of the target, no symbolic link in it is followed, and devices are refused.
+   *
+   * @param guestPath - in the guest
+   * @param hostPath - on this host
+   * @throws {GuestFileError} what the guest's kernel refused, with the guest's path
+   * @throws {MicroVMError} `ERR_INVALID_OPTIONS`, `ERR_COPY_FILE` for a file of this host, `ERR_COPY_LIMIT`,
+   *   `ERR_COPY_REFUSED`, `ERR_COPY_ARCHIVE`, `ERR_COPY_CHANGED`
+   */
+  async copyOut(guestPath: string, hostPath: string, options: CopyOutOptions = {}): Promise<CopyResult> {
+    refuse([...pathProblems({ guestPath, hostPath }), ...copyOptionProblems('copyOut', options)]);
+    return copyOut(this.#api, guestPath, hostPath, options);
+  }
+
+  /**
+   * Tells what changes at a path, as `node:fs/promises` does, by the guest's inotify. It watches from `ready` on.
+   *
+   * @throws {MicroVMError} `ERR_INVALID_OPTIONS` at once; what comes later rejects the iteration
+   */
+  watch(path: string, options: WatchOptions = {}): GuestWatcher {
+    refuse([...pathProblems({ path }), ...copyOptionProblems('watch', options)]);
+    return watch(this.#api, path, options);
   }
 
   /** The first folder that was made, with `recursive`. */

@@ -3,7 +3,7 @@
 
 import { randomBytes } from 'node:crypto';
 import { rmSync } from 'node:fs';
-import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { connect, createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { MicroVMError, errnoOf } from '../errors.ts';
@@ -11,15 +11,31 @@ import { runtimeRoot } from './runtime-root.ts';
 import { checkSocketPath } from './socket-path.ts';
 
 const LOCK = 'lock';
+/** What others may know of the machine, as JSON. */
+export const FACTS = 'machine.json';
+/** The folder of a machine without a name. */
+const ID = /^[0-9a-f]{12}$/;
+/** The beginning of the others. */
+const NAMED = '@';
 /** Folders that are being made or removed: no owner is asked, their age decides. */
 const UNFINISHED = /^\.(?:new|dead)-/;
 const UNFINISHED_MAX_AGE_MS = 60_000;
 /** Room for the suffix that a guest's port adds to a socket's name. */
 const LONGEST_SUFFIX = '_4294967295';
 
+/** What other processes of this user may know of a machine. */
+export interface RuntimeFacts {
+  /** A name that no other running machine of this user has; without one the folder has an id of 12 digits. */
+  readonly name?: string | undefined;
+  /** What carries its streams. */
+  readonly vsock?: 'unix' | 'vhost';
+}
+
 /** A private folder for one machine's sockets. */
 export interface RuntimeFolder {
   readonly path: string;
+  /** The machine's name, or its id. */
+  readonly name: string;
   /** The path of a socket in the folder; throws when it, with a `_<port>` suffix, is too long for Linux. */
   socketPath(name: string): string;
   /** Removes the folder and all in it. Calling it again does nothing. */
@@ -28,25 +44,38 @@ export interface RuntimeFolder {
   removeSync(): void;
 }
 
-/** Makes a private folder, after sweeping those whose owners died. */
-export async function createRuntimeFolder(root?: string): Promise<RuntimeFolder> {
+/**
+ * Makes a private folder, after sweeping those whose owners died.
+ *
+ * @throws {MicroVMError} `ERR_RUNTIME_FOLDER`; `ERR_MACHINE_NAME_TAKEN` where a running machine has the name
+ */
+export async function createRuntimeFolder(root?: string, facts: RuntimeFacts = {}): Promise<RuntimeFolder> {
   const parent = root ?? (await runtimeRoot());
   await sweepRuntimeFolders(parent);
-  const name = randomBytes(6).toString('hex');
-  const path = join(parent, name);
+  const id = randomBytes(6).toString('hex');
+  const name = facts.name ?? id;
+  const path = join(parent, folderOf(name));
   checkSocketPath(join(path, LOCK));
-  const unfinished = join(parent, `.new-${name}`);
+  const unfinished = join(parent, `.new-${id}`);
   let lock: Server | undefined;
   try {
     await mkdir(unfinished, { mode: 0o700 });
     // The lock answers before the folder has its name, so no sweeper can take the folder for a dead one.
     lock = await listen(join(unfinished, LOCK));
+    await writeFile(join(unfinished, FACTS), JSON.stringify({ pid: process.pid, vsock: facts.vsock }));
+    // A folder that holds something is not replaced: of two with one name the first has it.
     await rename(unfinished, path);
-    return new LockedFolder(path, lock);
+    return new LockedFolder(path, name, lock);
   } catch (cause) {
     lock?.close();
     await rm(unfinished, { recursive: true, force: true });
     if (cause instanceof MicroVMError) throw cause;
+    if (facts.name !== undefined && ['ENOTEMPTY', 'EEXIST'].includes(errnoOf(cause) ?? '')) {
+      throw new MicroVMError('ERR_MACHINE_NAME_TAKEN', `A machine named ${name} is running`, {
+        cause,
+        hint: 'Give another name, or stop that machine.',
+      });
+    }
     throw new MicroVMError('ERR_RUNTIME_FOLDER', `Cannot make a folder in ${parent} (${errnoOf(cause)})`, { cause });
   }
 }
@@ -64,10 +93,12 @@ export async function sweepRuntimeFolders(root: string, now: number = Date.now()
 
 class LockedFolder implements RuntimeFolder {
   readonly path: string;
+  readonly name: string;
   readonly #lock: Server;
 
-  constructor(path: string, lock: Server) {
+  constructor(path: string, name: string, lock: Server) {
     this.path = path;
+    this.name = name;
     this.#lock = lock;
   }
 
@@ -112,7 +143,23 @@ async function isAbandoned(root: string, name: string, now: number): Promise<boo
     const made = await stat(path).catch(() => undefined);
     return made !== undefined && now - made.ctimeMs > UNFINISHED_MAX_AGE_MS;
   }
-  return /^[0-9a-f]{12}$/.test(name) && !(await answers(join(path, LOCK)));
+  return nameOf(name) !== undefined && !(await isAlive(path));
+}
+
+/** The folder of a machine. */
+export function folderOf(name: string): string {
+  return ID.test(name) ? name : `${NAMED}${name}`;
+}
+
+/** The name or id of the machine that a folder is of; undefined where it is none of ours. */
+export function nameOf(folder: string): string | undefined {
+  if (folder.startsWith(NAMED)) return folder.slice(NAMED.length);
+  return ID.test(folder) ? folder : undefined;
+}
+
+/** Whether the owner of a folder lives. */
+export function isAlive(folder: string): Promise<boolean> {
+  return answers(join(folder, LOCK));
 }
 
 /** Only a refusal, or a lock that is not there, tells that the owner is gone: a busy owner does not lose its folder. */

@@ -37,6 +37,8 @@ import { type BootTimings, PhaseClock } from './timings.ts';
 /** A machine whose agent has answered, with all that belongs to it. */
 export interface BootedMachine {
   readonly spec: MachineSpec;
+  /** The one that was given, or an id. */
+  readonly name: string;
   readonly accelerator: Accelerator['name'];
   readonly acceleratorReason: string;
   readonly machine: RunningMachine;
@@ -110,7 +112,7 @@ async function boot(
 
   const limit = new BootLimit(spec.bootTimeoutMs[accelerator.name]);
   const started = await clock.time('machine', async () => {
-    const folder = await createRuntimeFolder();
+    const folder = await createRuntimeFolder(undefined, { name: spec.name, vsock: spec.vsock.type });
     cleanUp.add({ run: () => folder.remove(), sync: () => folder.removeSync() });
     const vsockSocket = folder.socketPath('vsock');
     const transport = vhost ? afVsockTransport(vhost) : unixTransport(vsockSocket);
@@ -141,7 +143,7 @@ async function boot(
     cleanUp.add({ run: () => machine.kill(), sync: () => machine.killSync() });
     // The machine has its own: when that is closed, the guest's context ID is free.
     vhost?.releaseDevice();
-    return { machine, channel, api, console: new GuestConsole(machine.console, onConsole) };
+    return { name: folder.name, machine, channel, api, console: new GuestConsole(machine.console, onConsole) };
   });
 
   await clock.time('boot', () => waitForAgent(started, limit, signal));
@@ -201,6 +203,7 @@ function commandPort(vsock: VsockSpec): number {
 }
 
 interface StartedMachine {
+  readonly name: string;
   readonly machine: RunningMachine;
   readonly channel: CommandChannel;
   readonly api: AgentApi;

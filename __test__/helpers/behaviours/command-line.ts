@@ -8,7 +8,7 @@ import test from 'ava';
 
 import type { AcceleratorName } from '../guest.ts';
 
-const MAIN = fileURLToPath(new URL('../../../src/cli/main.ts', import.meta.url));
+export const MAIN: string = fileURLToPath(new URL('../../../src/cli/main.ts', import.meta.url));
 
 interface Finished {
   readonly stdout: string;

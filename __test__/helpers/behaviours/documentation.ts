@@ -17,7 +17,7 @@ export function documentationBehaviours(accelerator: AcceleratorName): void {
   const pages = {
     'exec.md': /x86_64.*\n 0\n1\n2\n3\napple\npear\n\n1000000\n30 100\r?\n\nSIGINT\ntrue\n$/,
     'files.md':
-      /^buy milk\nbuy bread\n\n\/work notes true\n\/work\/notes today false\n19 100644 .*Z\nmilk\nENOENT open \/no\/such\/file\n$/,
+      /^buy milk\nbuy bread\n\n\/work notes true\n\/work\/notes today false\n19 100644 .*Z\nmilk\ntrue rename docs\/files.md\nENOENT open \/no\/such\/file\n$/,
   };
   for (const [page, prints] of Object.entries(pages)) {
     test.serial(`the example of docs/${page} runs as printed`, async (t) => {

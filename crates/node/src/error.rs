@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt::Write;
 use std::io;
 
+use microvm_archive::Error as ArchiveError;
 use microvm_host::HostError;
 use microvm_kvm::guest_speed::GuestSpeedError;
 use microvm_process::SpawnError;
@@ -22,6 +23,8 @@ pub(crate) struct BindingError {
     /// The failure and all of its sources.
     message: String,
     errno: Option<i32>,
+    /// The system call that was refused, and the path that it was about.
+    call: Option<(&'static str, String)>,
 }
 
 impl BindingError {
@@ -31,6 +34,7 @@ impl BindingError {
             code,
             message: with_sources(error),
             errno: errno(error),
+            call: None,
         }
     }
 
@@ -40,6 +44,7 @@ impl BindingError {
             code,
             message,
             errno: None,
+            call: None,
         }
     }
 
@@ -49,6 +54,7 @@ impl BindingError {
             code: "ERR_NATIVE_FAILED",
             message: message.to_owned(),
             errno: None,
+            call: None,
         }
     }
 
@@ -58,6 +64,7 @@ impl BindingError {
             code: "ERR_MACHINE_EXITED",
             message: "The machine has ended".to_owned(),
             errno: None,
+            call: None,
         }
     }
 
@@ -67,6 +74,7 @@ impl BindingError {
             code: "ERR_NATIVE_FAILED",
             message,
             errno: None,
+            call: None,
         }
     }
 
@@ -76,6 +84,7 @@ impl BindingError {
             code: "ERR_NATIVE_FAILED",
             message: format!("{message}: {error}"),
             errno: error.raw_os_error(),
+            call: None,
         }
     }
 
@@ -85,6 +94,7 @@ impl BindingError {
             code: "ERR_RING3_FILE",
             message: format!("{path} cannot be opened: {error}"),
             errno: error.raw_os_error(),
+            call: None,
         }
     }
 
@@ -101,11 +111,41 @@ impl BindingError {
                 if let Some(errno) = self.errno {
                     object.set_named_property("errno", errno)?;
                 }
+                if let Some((syscall, path)) = &self.call {
+                    object.set_named_property("syscall", *syscall)?;
+                    object.set_named_property("path", path.as_str())?;
+                }
                 Ok(object.to_unknown())
             });
         match error {
             Ok(error) => napi::Error::from(error),
             Err(error) => fallback(error),
+        }
+    }
+}
+
+impl From<ArchiveError> for BindingError {
+    fn from(error: ArchiveError) -> Self {
+        let code = match &error {
+            ArchiveError::File { .. } => "ERR_COPY_FILE",
+            ArchiveError::Changed { .. } => "ERR_COPY_CHANGED",
+            ArchiveError::Refused { .. } => "ERR_COPY_REFUSED",
+            ArchiveError::Limit { .. } => "ERR_COPY_LIMIT",
+            ArchiveError::Malformed(_) | ArchiveError::Truncated => "ERR_COPY_ARCHIVE",
+            _ => "ERR_NATIVE_FAILED",
+        };
+        let binding = Self::new(code, &error);
+        match error {
+            ArchiveError::File {
+                syscall,
+                path,
+                source,
+            } => Self {
+                errno: Some(source.raw_os_error()),
+                call: Some((syscall, path.to_string_lossy().into_owned())),
+                ..binding
+            },
+            _ => binding,
         }
     }
 }
@@ -142,6 +182,7 @@ impl From<microvm_kvm::Error> for BindingError {
             code,
             message: with_sources(&error),
             errno: Some(error.errno()),
+            call: None,
         }
     }
 }

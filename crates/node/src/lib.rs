@@ -15,6 +15,7 @@
 // napi registers nothing under cfg(test), where all of this looks unused; the tests are in JavaScript.
 #![cfg_attr(test, allow(dead_code))]
 
+mod archive;
 mod cleanup;
 mod descriptor;
 mod error;

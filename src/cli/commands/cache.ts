@@ -6,7 +6,7 @@ import { type CacheEntry, cacheFolder, cleanCache, listCache } from '../../cache
 import { type OptionTable, parseArguments, UsageError } from '../arguments.ts';
 import { nearest } from '../../config/suggest.ts';
 import { type HelpPage, renderHelp } from '../help.ts';
-import { printJson } from '../values.ts';
+import { byteSize, printJson } from '../values.ts';
 
 const options = {
   all: { type: 'boolean', help: 'clean: remove kernels, userlands and tools too; set-up fetches them again' },
@@ -64,25 +64,18 @@ function table(entries: readonly CacheEntry[]): string {
   if (entries.length === 0) return `${dim(cacheFolder())}: empty\n`;
   const rows = entries.map(({ kind, bytes, usedAt, inUse, path }) => [
     kind.padEnd(10),
-    size(bytes).padStart(10),
+    byteSize(bytes).padStart(10),
     usedAt.toISOString().slice(0, 10),
     inUse ? 'in use' : '      ',
     path,
   ]);
   const total = entries.reduce((sum, { bytes }) => sum + bytes, 0);
-  return `${rows.map((row) => row.join('  ')).join('\n')}\n${dim(`${size(total)} in ${cacheFolder()}`)}\n`;
+  return `${rows.map((row) => row.join('  ')).join('\n')}\n${dim(`${byteSize(total)} in ${cacheFolder()}`)}\n`;
 }
 
 function cleaned(removed: readonly CacheEntry[], kept: readonly CacheEntry[]): string {
   const freed = removed.reduce((sum, { bytes }) => sum + bytes, 0);
   const inUse = kept.filter((entry) => entry.inUse).length;
   const rest = inUse === 0 ? '' : `, ${inUse} in use and kept`;
-  return `Removed ${removed.length} entries, ${size(freed)}${rest}\n`;
-}
-
-function size(bytes: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB'] as const;
-  const step = Math.min(units.length - 1, bytes < 1 ? 0 : Math.floor(Math.log2(bytes) / 10));
-  const value = bytes / 1024 ** step;
-  return `${step === 0 ? value : value.toFixed(1)} ${units[step]}`;
+  return `Removed ${removed.length} entries, ${byteSize(freed)}${rest}\n`;
 }

@@ -53,6 +53,7 @@ const options = {
     value: 'MS',
     help: 'How long the guest may take to boot (default 30000 on kvm, 120000 on tcg)',
   },
+  name: { type: 'string', value: 'NAME', help: 'What microvm cp finds the machine by (default an id)' },
   vsock: { type: 'string', value: 'NAME', help: 'unix, or vhost for the AF_VSOCK of this host (default unix)' },
   console: { type: 'boolean', help: 'Copy the guest console to standard error' },
   json: { type: 'boolean', help: 'Print one JSON object with output, exit code, timings or the error' },
@@ -226,6 +227,7 @@ function machineOptions(given: ParsedArguments, signal: AbortSignal): MicroVMOpt
     memory: given.text('memory'),
     env: environment(given.texts('env')),
     bootTimeout: wholeNumber(given, 'boot-timeout'),
+    name: given.text('name'),
     vsock: given.text('vsock') as MicroVMOptions['vsock'],
     signal,
   };

@@ -58,6 +58,12 @@ pub(crate) struct Refusal {
     /// A code of the API, or the name of an errno.
     code: String,
     message: String,
+    /// The path that it is about, where the request names others too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    /// The system call that was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    syscall: Option<&'static str>,
 }
 
 impl Refusal {
@@ -90,6 +96,17 @@ impl Refusal {
             status,
             code: code.to_owned(),
             message: message.into(),
+            path: None,
+            syscall: None,
+        }
+    }
+
+    /// The same with what it is about.
+    pub(crate) fn about(self, syscall: &'static str, path: String) -> Self {
+        Self {
+            syscall: Some(syscall),
+            path: Some(path),
+            ..self
         }
     }
 

@@ -189,7 +189,7 @@ fn perform(operation: Operation) -> io::Result<Outcome> {
 }
 
 /// Like Node, names that are no UTF-8 come with replacement characters.
-fn text_of(path: &Path) -> String {
+pub(super) fn text_of(path: &Path) -> String {
     String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned()
 }
 
@@ -328,7 +328,7 @@ pub(crate) async fn write(query: &Query, mut body: Incoming) -> Result<Answer, R
     Ok(answer::done())
 }
 
-fn path_of(query: &Query) -> Result<PathBuf, Refusal> {
+pub(super) fn path_of(query: &Query) -> Result<PathBuf, Refusal> {
     let bytes = query.needed("path")?;
     Ok(PathBuf::from(std::ffi::OsStr::from_bytes(bytes)))
 }

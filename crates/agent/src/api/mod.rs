@@ -7,6 +7,7 @@
 
 mod accounts;
 mod answer;
+mod archive;
 mod exec;
 mod files;
 mod listen;
@@ -18,6 +19,7 @@ mod spawn;
 mod specification;
 mod stdin;
 mod terminal;
+mod watch;
 mod watched;
 
 use std::cell::RefCell;

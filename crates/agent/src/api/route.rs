@@ -8,9 +8,11 @@ use hyper::http::Method;
 
 use super::Api;
 use super::answer::{self, Answer, Answered, Refusal};
+use super::archive;
 use super::exec;
 use super::files;
 use super::query::Query;
+use super::watch;
 
 /// Answers one request. Refusals are answers too.
 pub(crate) async fn answer(request: Request<Incoming>, api: Rc<Api>) -> Answered {
@@ -47,6 +49,17 @@ async fn route(request: Request<Incoming>, api: Rc<Api>) -> Result<Answer, Refus
         ["v1", "file"] => {
             method(&request, get)?;
             files::read(&query).await
+        }
+        ["v1", "archive"] if request.method() == Method::PUT => {
+            archive::unpack(&query, request.into_body()).await
+        }
+        ["v1", "archive"] => {
+            method(&request, get)?;
+            archive::pack(&query).await
+        }
+        ["v1", "watch"] => {
+            method(&request, get)?;
+            watch::watch(&query).await
         }
         ["v1", "processes", id, action] => {
             method(&request, post)?;

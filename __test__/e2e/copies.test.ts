@@ -1,0 +1,3 @@
+import { copyBehaviours } from '../helpers/behaviours/copies.ts';
+
+copyBehaviours('tcg');
