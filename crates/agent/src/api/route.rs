@@ -10,6 +10,7 @@ use super::Api;
 use super::answer::{self, Answer, Answered, Refusal};
 use super::exec;
 use super::files;
+use super::ports;
 use super::query::Query;
 
 /// Answers one request. Refusals are answers too.
@@ -47,6 +48,18 @@ async fn route(request: Request<Incoming>, api: Rc<Api>) -> Result<Answer, Refus
         ["v1", "file"] => {
             method(&request, get)?;
             files::read(&query).await
+        }
+        ["v1", "connect"] => {
+            method(&request, post)?;
+            ports::connect(&query, request.into_body()).await
+        }
+        ["v1", "listen"] => {
+            method(&request, post)?;
+            ports::listen(&query, api).await
+        }
+        ["v1", "listeners", id, "accept"] => {
+            method(&request, post)?;
+            ports::accept(id, &api, request.into_body()).await
         }
         ["v1", "processes", id, action] => {
             method(&request, post)?;
