@@ -99,6 +99,8 @@ export type MicroVMErrorCode =
   | 'ERR_MACHINE_NAME_TAKEN'
   /** The machine is no longer running. */
   | 'ERR_MACHINE_EXITED'
+  /** The guest's kernel panicked, as its console says. */
+  | 'ERR_GUEST_PANIC'
   /** The guest's processor shut down by a triple fault. */
   | 'ERR_TRIPLE_FAULT'
   /** KVM could not go on running the guest (KVM_EXIT_INTERNAL_ERROR); the message has the registers. */
@@ -115,7 +117,9 @@ export type MicroVMErrorCode =
   // vsock and the command channel
   /** A path for a Unix socket is longer than the 107 bytes that Linux allows. */
   | 'ERR_SOCKET_PATH_TOO_LONG'
-  /** A Unix socket could not be made, listened on or reached. */
+  /** Something else listens at a port or socket that was to be listened at, of this host or of the guest. */
+  | 'ERR_PORT_TAKEN'
+  /** A socket of this host could not be made, listened on or reached. */
   | 'ERR_SOCKET_FAILED'
   /** There is no vhost-vsock device. */
   | 'ERR_VHOST_VSOCK_MISSING'
@@ -125,7 +129,7 @@ export type MicroVMErrorCode =
   | 'ERR_VHOST_VSOCK_FAILED'
   /** Another guest of this host has the context ID. */
   | 'ERR_VSOCK_CID_TAKEN'
-  /** Another program listens at that vsock port of this host. */
+  /** Another program, or this machine already, listens at that vsock port of the host. */
   | 'ERR_VSOCK_PORT_TAKEN'
   /** The guest refused a connection to one of its vsock ports. */
   | 'ERR_VSOCK_REFUSED'
@@ -237,6 +241,8 @@ export interface CommandOutcome {
   readonly isCanceled: boolean;
   /** Milliseconds from sending the command to its end; the wait for its turn does not count. 0 when it was not sent. */
   readonly durationMs: number;
+  /** Whether the guest's kernel killed it, or a process that it had started, for want of memory. */
+  readonly oomKilled?: boolean | undefined;
   /** Of a program in a sandbox: the limit that ended it. */
   readonly limit?: 'memory' | 'cpu-time' | 'wall-time' | 'output' | undefined;
   /** Of a program in a sandbox: how many system calls it made. */
@@ -284,6 +290,8 @@ export class MicroVMError extends Error {
   readonly timedOut: boolean | undefined;
   /** How long the command ran in milliseconds, when `exec` rejected; 0 when it was not sent. */
   readonly durationMs: number | undefined;
+  /** Whether the guest's kernel killed the command, or a process of it, for want of memory; when `exec` rejected. */
+  readonly oomKilled: boolean | undefined;
   /** The limit that ended a program in a sandbox. */
   readonly limit: CommandOutcome['limit'];
   /** How many system calls a program in a sandbox made. */
@@ -306,6 +314,7 @@ export class MicroVMError extends Error {
     this.isCanceled = details.outcome?.isCanceled;
     this.timedOut = details.outcome?.timedOut;
     this.durationMs = details.outcome?.durationMs;
+    this.oomKilled = details.outcome?.oomKilled;
     this.limit = details.outcome?.limit;
     this.syscalls = details.outcome?.syscalls;
     this.unsupported = details.outcome?.unsupported;

@@ -1,13 +1,18 @@
 import type { Accelerator, MachineExit } from './accelerators/accelerator.ts';
-import type { MicroVMOptions } from './config/options.ts';
+import type { ForwardOptions, MicroVMOptions, ReverseOptions } from './config/options.ts';
+import { forwardSpec, reverseSpec } from './config/port-options.ts';
 import { GuestFiles } from './guest-api/guest-files.ts';
+import type { PortForward } from './guest-api/port-forward.ts';
 import type { GuestConsole } from './vm/console.ts';
 import { type BootedMachine, createMachine } from './vm/create.ts';
 import type { ExecOptions } from './vm/exec-options.ts';
 import type { GuestProcess } from './vm/guest-process.ts';
+import type { MachineInfo } from './vm/info.ts';
+import { type MachineMetrics, metricsOf } from './vm/metrics.ts';
 import { startProcess } from './vm/run-process.ts';
 import { stop, type StopOptions } from './vm/stop.ts';
 import type { BootTimings } from './vm/timings.ts';
+import type { GuestVsock } from './vsock/guest-vsock.ts';
 
 export type { GuestConsole } from './vm/console.ts';
 export type { ExecOptions, ExecResult, StdinSource } from './vm/exec-options.ts';
@@ -24,7 +29,12 @@ export type {
 } from './guest-api/guest-files.ts';
 export type { CopyOptions, CopyOutOptions, CopyProgress, CopyResult } from './guest-api/copy.ts';
 export type { GuestWatcher, WatchEvent, WatchOptions } from './guest-api/watch.ts';
+export type { PortAddress, PortForward } from './guest-api/port-forward.ts';
+export type { GuestVsock, VsockConnectOptions } from './vsock/guest-vsock.ts';
+export type { VsockServer } from './vsock/vsock-server.ts';
 export { GuestProcess } from './vm/guest-process.ts';
+export type { MachineInfo } from './vm/info.ts';
+export type { MachineMetrics } from './vm/metrics.ts';
 export type { StopOptions } from './vm/stop.ts';
 export type { BootTimings } from './vm/timings.ts';
 export type { MachineExit, MachineExitReason } from './accelerators/accelerator.ts';
@@ -76,6 +86,20 @@ export class MicroVM implements AsyncDisposable {
     return this.#vm.acceleratorReason;
   }
 
+  /** What it is: its kernel, processors, memory, process, sockets. The same until its end, and readable after it. */
+  get info(): MachineInfo {
+    return this.#vm.info;
+  }
+
+  /**
+   * What it takes of this host now, and how much memory its guest has left.
+   *
+   * @throws {MicroVMError} `ERR_MACHINE_EXITED` and its kin, `ERR_AGENT_LOST`, `ERR_AGENT_TIMEOUT`
+   */
+  async metrics(): Promise<MachineMetrics> {
+    return metricsOf(this.#vm);
+  }
+
   /** How long the parts of the start took, in milliseconds. */
   get timings(): BootTimings {
     return this.#vm.timings;
@@ -89,7 +113,10 @@ export class MicroVM implements AsyncDisposable {
     return this.#vm.console;
   }
 
-  /** Resolves with the reason when the machine has ended and nothing of it is left. Never rejects. */
+  /**
+   * Resolves with the reason when the machine has ended and nothing of it is left. Never rejects. A guest that crashed
+   * (`panic`, `reset`, `triple-fault`, …) has the end of its console with it.
+   */
   get exited(): Promise<MachineExit> {
     return this.#vm.exited;
   }
@@ -124,14 +151,54 @@ export class MicroVM implements AsyncDisposable {
     return this.#files;
   }
 
-  /** Stops the processors; the guest notices nothing but the time that is missing. */
+  /** Vsock streams to and from programs of the guest. */
+  get vsock(): GuestVsock {
+    return this.#vm.vsock;
+  }
+
+  /**
+   * Listens on this host for a port of the guest: a TCP port of its loopback interface, or a Unix socket. Each connection
+   * is joined to a new one in the guest; where the guest refuses it, it is reset. Closed with the machine.
+   *
+   * @throws {MicroVMError} `ERR_PORT_TAKEN`, `ERR_SOCKET_FAILED`, `ERR_INVALID_OPTIONS`, `ERR_MACHINE_EXITED` and its kin
+   */
+  async forward(options: ForwardOptions): Promise<PortForward> {
+    return this.#vm.ports.forward(forwardSpec(options));
+  }
+
+  /**
+   * The other way round: listens in the guest for a service of this host, which is the only one that the guest reaches by
+   * it. Closed with the machine.
+   *
+   * @throws {MicroVMError} `ERR_PORT_TAKEN`, `ERR_AGENT_REFUSED`, `ERR_INVALID_OPTIONS`, `ERR_MACHINE_EXITED` and its kin
+   */
+  async reverse(options: ReverseOptions): Promise<PortForward> {
+    return this.#vm.ports.reverse(reverseSpec(options));
+  }
+
+  /** The ports that are forwarded now, both ways: those of the option `ports` first. */
+  get forwards(): readonly PortForward[] {
+    return this.#vm.ports.list();
+  }
+
+  /**
+   * Stops the processors; the guest notices nothing but the time that is missing. What waits for its agent waits on; the
+   * `timeout` of a command, which is the caller's, counts all the same.
+   */
   async pause(): Promise<void> {
-    await this.#vm.machine.pause();
+    this.#vm.patience.hold();
+    try {
+      await this.#vm.machine.pause();
+    } catch (error) {
+      this.#vm.patience.release();
+      throw error;
+    }
   }
 
   /** Lets the processors run on. */
   async resume(): Promise<void> {
     await this.#vm.machine.resume();
+    this.#vm.patience.release();
   }
 
   /**
@@ -141,6 +208,11 @@ export class MicroVM implements AsyncDisposable {
    * @throws {MicroVMError} `ERR_INVALID_OPTIONS`
    */
   async stop(options: StopOptions = {}): Promise<MachineExit> {
+    return stop(this.#vm, options);
+  }
+
+  /** The same as {@link stop}: `reason` is `power-off` where the guest did it, `stopped` where it was killed. */
+  async shutdown(options: StopOptions = {}): Promise<MachineExit> {
     return stop(this.#vm, options);
   }
 

@@ -1,3 +1,4 @@
-import { ownerDeathBehaviours } from '../helpers/behaviours/owner-death.ts';
+import { ownerDeathBehaviours, ownerSignalBehaviours } from '../helpers/behaviours/owner-death.ts';
 
 ownerDeathBehaviours('tcg');
+ownerSignalBehaviours('tcg');

@@ -31,6 +31,8 @@ async function http2Agent(
 ): Promise<Exec> {
   const server = createHttp2() as unknown as Http2SecureServer;
   const sessions = new Set<{ destroy(): void }>();
+  // A connection that is reset after its session has ended is nobody's else.
+  server.on('connection', (socket: Socket) => void socket.on('error', () => {}));
   server.on('session', (session) => {
     sessions.add(session);
     session.on('error', () => {});
@@ -226,6 +228,7 @@ test('a connection that breaks at any byte gives the whole result or an error, n
   const path = join(await temporaryFolder(t), 'right');
   const right = createHttp2();
   right.on('stream', withTrailers({ 'exit-code': '7' }, body));
+  right.on('connection', (socket: Socket) => void socket.on('error', () => {}));
   right.on('session', (session) => session.on('error', () => {}));
   right.listen(path);
   await once(right, 'listening');

@@ -65,6 +65,7 @@ export const qemuMicrovm: Accelerator = {
       return { reason: code === 0 ? 'power-off' : 'failed', detail: `code ${code}, signal ${signal}` };
     });
     return {
+      pid,
       console: console.stream,
       exited,
       pause: unsupported,

@@ -48,8 +48,10 @@ export interface ResolvedShare {
 export type MachineExitReason =
   /** The guest switched itself off. */
   | 'power-off'
-  /** The guest asked for a reset; also how a kernel panic ends, and on tcg a triple fault. */
+  /** The guest asked for a reset; also how a kernel panic ends that the console does not tell of, and on tcg a triple fault. */
   | 'reset'
+  /** The guest's kernel panicked, as its console says; `detail` has its words. */
+  | 'panic'
   /** The guest's processor shut down by a triple fault. */
   | 'triple-fault'
   /** It was stopped or killed from the host by its owner. */
@@ -63,10 +65,14 @@ export type MachineExitReason =
 export interface MachineExit {
   readonly reason: MachineExitReason;
   readonly detail?: string | undefined;
+  /** The last lines of the guest's console, unless it ended as it should (`power-off`, `stopped`). */
+  readonly consoleTail?: string | undefined;
 }
 
 /** A machine whose processors run. */
 export interface RunningMachine {
+  /** The process that runs the guest: QEMU's, or this one. */
+  readonly pid: number;
   /** The serial console. Its owner must read it. */
   readonly console: Duplex;
   /** Resolves when the machine has ended and nothing of it is left; never rejects. */

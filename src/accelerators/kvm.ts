@@ -70,6 +70,7 @@ function vsockHostEnd({ vhostVsockFd, vsockSocket }: ResolvedMachine): { socket:
 }
 
 class KvmMachine implements RunningMachine {
+  readonly pid: number = process.pid;
   readonly console: RunningMachine['console'];
   readonly exited: Promise<MachineExit>;
   readonly #native: BindingMachine;

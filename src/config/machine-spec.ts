@@ -35,6 +35,24 @@ export type VsockSpec =
       readonly device: string;
     };
 
+/** A socket of this host: a TCP port, or the absolute path of a Unix socket. */
+export type HostAddress = { readonly port: number; readonly address: string } | { readonly path: string };
+
+/** A port of the guest on this host. */
+export interface ForwardSpec {
+  /** A TCP port, or the path of a Unix socket. */
+  readonly guest: number | string;
+  /** Where this host listens; port 0 is a free one. */
+  readonly host: HostAddress;
+}
+
+/** A service of this host at a port of the guest. */
+export interface ReverseSpec {
+  /** Where the guest listens: a TCP port, 0 for a free one, or the path of a Unix socket. */
+  readonly guest: number | string;
+  readonly host: HostAddress;
+}
+
 /** A machine as it was asked for: plain data, every default filled in, every path absolute. Nothing on disk was looked at yet. */
 export interface MachineSpec {
   readonly accelerator: 'auto' | 'kvm' | 'tcg';
@@ -55,5 +73,7 @@ export interface MachineSpec {
   /** It depends on the accelerator, which may be chosen later. */
   readonly bootTimeoutMs: { readonly kvm: number; readonly tcg: number };
   readonly vsock: VsockSpec;
+  /** Ports of the guest that this host listens for from before the boot on. */
+  readonly ports: readonly ForwardSpec[];
   readonly kvmDevice: string;
 }

@@ -6,6 +6,7 @@ import type { MachineSpec, RootfsSpec, VsockSpec } from './machine-spec.ts';
 import { parseMemorySize } from './memory-size.ts';
 import { mountSpecs } from './mount-options.ts';
 import type { KernelFiles, MicroVMOptions, RootfsFolder, VhostVsockOptions } from './options.ts';
+import { checkedForwardSpec } from './port-options.ts';
 import { invalidOptions } from './problems.ts';
 import { type CheckedOptions, checkOptions } from './schema.ts';
 
@@ -38,6 +39,7 @@ export function normalize(options: MicroVMOptions = {}): MachineSpec {
     name: checked.name,
     bootTimeoutMs: bootTimeout === undefined ? BOOT_TIMEOUT_MS : { kvm: bootTimeout, tcg: bootTimeout },
     vsock: vsockSpec(vsock),
+    ports: (checked.ports ?? []).map(checkedForwardSpec),
     kvmDevice: resolve(kvmDevice),
   };
 }

@@ -89,6 +89,33 @@ export interface VhostVsockOptions {
   readonly device?: string | undefined;
 }
 
+/** A port of the guest on this host. */
+export interface ForwardOptions {
+  /** The guest's TCP port, 1 to 65535, or the absolute path of a Unix socket in the guest. */
+  readonly guest: number | string;
+  /**
+   * Where this host listens: a TCP port, 0 for a free one, or the path of a Unix socket to make.
+   * @default 0
+   */
+  readonly host?: number | string | undefined;
+  /**
+   * The address of this host to listen at, for a TCP port. `'0.0.0.0'` and `'::'` let other computers in.
+   * @default '127.0.0.1'
+   */
+  readonly hostAddress?: string | undefined;
+}
+
+/** A service of this host at a port of the guest. */
+export interface ReverseOptions {
+  /**
+   * Where the guest listens: a TCP port of its loopback interface, 0 for a free one, or the absolute path of a Unix socket
+   * to make there, which every user of the guest may connect to.
+   */
+  readonly guest: number | string;
+  /** The service: a TCP port of 127.0.0.1 or of another address, or the path of a Unix socket. */
+  readonly host: number | string | { readonly port: number; readonly address?: string | undefined };
+}
+
 /** What `MicroVM.create` takes. Everything has a default. */
 export interface MicroVMOptions {
   /**
@@ -163,6 +190,12 @@ export interface MicroVMOptions {
    * @default 'unix'
    */
   readonly vsock?: 'unix' | 'vhost' | VhostVsockOptions | undefined;
+  /**
+   * Ports of the guest on this host, as `vm.forward` takes them. This host listens from before the boot on, so that a
+   * port that is taken is told at once.
+   * @default []
+   */
+  readonly ports?: readonly ForwardOptions[] | undefined;
   /**
    * The KVM device.
    * @default '/dev/kvm'

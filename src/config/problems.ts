@@ -43,7 +43,7 @@ export function problemsOf(
 export function unknownOptions(
   value: unknown,
   known: readonly string[],
-  parent: readonly string[] = [],
+  parent: readonly PropertyKey[] = [],
 ): OptionProblem[] {
   if (typeof value !== 'object' || value === null) return [];
   return Object.entries(value)

@@ -7,6 +7,7 @@ import { parseMemorySize } from './memory-size.ts';
 import { milliseconds } from './milliseconds.ts';
 import { mountOptionNames, mounts } from './mount-options.ts';
 import type { BootPhase, KernelFiles, MicroVMOptions, RootfsFolder, VhostVsockOptions } from './options.ts';
+import { forward, forwardOptionNames, vsockNumber } from './port-options.ts';
 import { problemsOf, unknownOptions } from './problems.ts';
 import { isText } from './text.ts';
 
@@ -73,15 +74,6 @@ const name = v.custom<string>(
 
 const kernelEntries = { image: path, modules: v.optional(path) };
 
-/** Beyond the last are "any" port and context ID. */
-const LAST_VSOCK_NUMBER = 2 ** 32 - 2;
-
-const vsockNumber = (from: number): v.GenericSchema<number> =>
-  v.custom<number>(
-    (value) => isWhole(value, from, LAST_VSOCK_NUMBER),
-    `a whole number, ${from} to ${LAST_VSOCK_NUMBER}`,
-  );
-
 const vsockEntries = {
   type: v.literal('vhost', "'vhost'"),
   cid: v.optional(vsockNumber(3)),
@@ -114,6 +106,7 @@ const optionEntries = {
     ),
     'unix',
   ),
+  ports: v.optional(v.array(forward, 'a list of { guest, host, hostAddress }'), []),
   kvmDevice: v.optional(path, '/dev/kvm'),
   onPhase: v.optional(v.custom<(phase: BootPhase) => void>((value) => typeof value === 'function', 'a function')),
   onConsole: v.optional(v.custom<(chunk: Uint8Array) => void>((value) => typeof value === 'function', 'a function')),
@@ -145,12 +138,18 @@ export function checkOptions(options: unknown): CheckedOptions | readonly Option
       unknownOptions(typeof mount === 'string' ? {} : mount, mountOptionNames, ['mounts', at]),
     ),
     ...unknownOptions(partOf(options, 'vsock'), Object.keys(vsockEntries), ['vsock']),
+    ...portsOf(options).flatMap((port, index) => unknownOptions(port, forwardOptionNames, ['ports', index])),
   ];
   return success && problems.length === 0 ? output : problems;
 }
 
 function partOf(options: unknown, name: string): unknown {
   return isRecord(options) ? (options as Record<string, unknown>)[name] : undefined;
+}
+
+function portsOf(options: unknown): unknown[] {
+  const given = partOf(options, 'ports');
+  return Array.isArray(given) ? given : [];
 }
 
 function mountsOf(options: unknown): [string, unknown][] {

@@ -13,6 +13,8 @@ import {
 } from 'node:http2';
 import type { Duplex } from 'node:stream';
 import { MicroVMError } from '../errors.ts';
+import { Patience } from '../host/patience.ts';
+import { unanswered } from '../vsock/connect-errors.ts';
 import type { Transport } from '../vsock/transport.ts';
 
 /** The guest port on which the agent serves its API. */
@@ -33,7 +35,12 @@ export interface AgentApiOptions {
   readonly answerTimeoutMs?: number;
   /** Milliseconds to wait for the connection. @default 30000 */
   readonly connectTimeoutMs?: number;
+  /** Holds these limits up while the guest is paused. @default one of its own, which nobody holds */
+  readonly patience?: Patience;
 }
+
+/** The longest delay of a timer: another one counts. */
+const LONGEST_MS = 2 ** 31 - 1;
 
 /** An answer that has begun: its body is the stream's. */
 export interface Answer {
@@ -59,7 +66,9 @@ export class AgentApi {
   readonly #transport: Pick<Transport, 'dial'>;
   readonly #answerTimeoutMs: number;
   readonly #connectTimeoutMs: number;
+  readonly #patience: Patience;
   #session: Promise<ClientHttp2Session> | undefined;
+  #socket: Duplex | undefined;
   #closedBy: MicroVMError | undefined;
   readonly #dialing = new AbortController();
 
@@ -67,6 +76,7 @@ export class AgentApi {
     this.#transport = transport;
     this.#answerTimeoutMs = options.answerTimeoutMs ?? 60_000;
     this.#connectTimeoutMs = options.connectTimeoutMs ?? 30_000;
+    this.#patience = options.patience ?? new Patience();
   }
 
   /**
@@ -96,12 +106,9 @@ export class AgentApi {
    * @throws {AgentRefusal | MicroVMError}
    */
   async answerTo(stream: ClientHttp2Stream, ms: number = this.#answerTimeoutMs): Promise<Answer> {
-    const hasLimit = Number.isFinite(ms);
-    const timer =
-      hasLimit &&
-      setTimeout(() => {
-        destroy(stream, new MicroVMError('ERR_AGENT_TIMEOUT', `The agent did not answer within ${ms} ms`));
-      }, ms);
+    const late = (): void =>
+      destroy(stream, new MicroVMError('ERR_AGENT_TIMEOUT', `The agent did not answer within ${ms} ms`));
+    const met = Number.isFinite(ms) ? this.#patience.limit(ms, late) : () => {};
     try {
       const headers = await head(stream);
       const status = Number(headers[':status']);
@@ -110,7 +117,7 @@ export class AgentApi {
     } catch (error) {
       throw this.explain(error, stream);
     } finally {
-      if (timer) clearTimeout(timer);
+      met();
     }
   }
 
@@ -136,7 +143,11 @@ export class AgentApi {
     this.#closedBy ??= reason;
     this.#dialing.abort(reason);
     void this.#session?.then(
-      (session) => session.destroy(),
+      (session) => {
+        session.destroy();
+        // The session would wait until an agent that does not read has taken what was written.
+        this.#socket?.destroy();
+      },
       () => {},
     );
   }
@@ -158,12 +169,18 @@ export class AgentApi {
 
   async #connect(): Promise<ClientHttp2Session> {
     const timeoutMs = this.#connectTimeoutMs;
+    const late = new AbortController();
+    const met = this.#patience.limit(timeoutMs, () => late.abort(unanswered(API_PORT, timeoutMs)));
+    const signal = AbortSignal.any([late.signal, this.#dialing.signal]);
     let socket: Duplex;
     try {
-      socket = await this.#transport.dial(API_PORT, { timeoutMs, signal: this.#dialing.signal });
+      socket = await this.#transport.dial(API_PORT, { timeoutMs: LONGEST_MS, signal });
     } catch (error) {
-      throw this.#closedBy ?? error;
+      throw this.#closedBy ?? (late.signal.aborted ? late.signal.reason : error);
+    } finally {
+      met();
     }
+    this.#socket = socket;
     // The session listens only while it lives.
     socket.on('error', () => {});
     const session = connect('http://microvm', {
@@ -229,6 +246,13 @@ async function refusal(stream: ClientHttp2Stream, status: unknown): Promise<Erro
     refusalOf(text) ??
     new MicroVMError('ERR_AGENT_PROTOCOL', `The agent answered with status ${String(status)} and no reason`)
   );
+}
+
+/** A number in a header of the agent's. */
+export function wholeNumber(value: unknown, max: number): number {
+  const number = typeof value === 'string' && /^\d{1,16}$/.test(value) ? Number(value) : Number.NaN;
+  if (number <= max) return number;
+  throw new MicroVMError('ERR_AGENT_PROTOCOL', `The agent sent ${JSON.stringify(value)} where a number belongs`);
 }
 
 /** A refusal from its JSON; undefined where it is none. */

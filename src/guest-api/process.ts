@@ -4,7 +4,7 @@
 import type { ClientHttp2Stream, IncomingHttpHeaders } from 'node:http2';
 import { MicroVMError } from '../errors.ts';
 import { signalName } from '../host/signals.ts';
-import { type AgentApi, destroy } from './agent-api.ts';
+import { type AgentApi, destroy, wholeNumber } from './agent-api.ts';
 import { OutputFrameParser, type OutputKind } from './output-frames.ts';
 
 /** What is to be run, as the agent takes it (docs/agent-api.md). */
@@ -24,6 +24,8 @@ export interface ProcessExit {
   readonly code: number | undefined;
   readonly signal: NodeJS.Signals | undefined;
   readonly signalNumber: number | undefined;
+  /** Whether the guest's kernel killed it, or a process that it had started, for want of memory. */
+  readonly oomKilled: boolean;
 }
 
 /** The most that a specification may have, in bytes; the agent takes no more. */
@@ -135,17 +137,13 @@ function exitOf(trailers: IncomingHttpHeaders | undefined, parser: OutputFramePa
   if (!trailers) throw new MicroVMError('ERR_AGENT_PROTOCOL', 'The agent did not tell how the command ended');
   if (!parser.isBetweenFrames)
     throw new MicroVMError('ERR_AGENT_PROTOCOL', "The command's output ended within a frame");
-  const { 'exit-code': code, 'exit-signal': signal } = trailers;
+  const { 'exit-code': code, 'exit-signal': signal, 'oom-kills': kills } = trailers;
   if ((code === undefined) === (signal === undefined)) {
     throw new MicroVMError('ERR_AGENT_PROTOCOL', 'The agent did not tell one way in which the command ended');
   }
-  if (code !== undefined) return { code: wholeNumber(code, 255), signal: undefined, signalNumber: undefined };
+  const oomKilled = kills !== undefined && wholeNumber(kills, Number.MAX_SAFE_INTEGER) > 0;
+  if (code !== undefined)
+    return { code: wholeNumber(code, 255), signal: undefined, signalNumber: undefined, oomKilled };
   const number = wholeNumber(signal, 64);
-  return { code: undefined, signal: signalName(number), signalNumber: number };
-}
-
-function wholeNumber(value: unknown, max: number): number {
-  const number = typeof value === 'string' && /^\d{1,16}$/.test(value) ? Number(value) : Number.NaN;
-  if (number <= max) return number;
-  throw new MicroVMError('ERR_AGENT_PROTOCOL', `The agent sent ${JSON.stringify(value)} where a number belongs`);
+  return { code: undefined, signal: signalName(number), signalNumber: number, oomKilled };
 }

@@ -1,5 +1,6 @@
 // From options to a machine whose agent answers.
 
+import { basename } from 'node:path';
 import {
   type Accelerator,
   GUEST_CID,
@@ -16,20 +17,25 @@ import { MicroVMError, withDetails } from '../errors.ts';
 import { guestFiles } from '../guest/files.ts';
 import { buildInitramfs } from '../guest/initramfs.ts';
 import { findKernel } from '../guest/kernel.ts';
-import { AgentApi } from '../guest-api/agent-api.ts';
+import { AgentApi, API_PORT } from '../guest-api/agent-api.ts';
+import { GuestPorts } from '../guest-api/guest-ports.ts';
 import { followSignals } from '../host/follow-signals.ts';
 import { createRuntimeFolder } from '../host/runtime-folder.ts';
+import { Patience } from '../host/patience.ts';
 import { VhostVsock } from '../host/vhost-vsock.ts';
 import { agentPath } from '../native.ts';
 import { COMMAND_PORT, CommandChannel } from '../vsock/command-channel.ts';
 import { type ShareDaemon, startShareDaemon } from '../virtio-fs/daemon.ts';
 import { findShares, type Share, shareModules } from '../virtio-fs/share.ts';
 import { afVsockTransport } from '../vsock/af-vsock.ts';
+import { GuestVsock } from '../vsock/guest-vsock.ts';
 import { unixTransport } from '../vsock/transport.ts';
 import { BootLimit } from './boot-limit.ts';
 import { CleanUpStack } from './cleanup.ts';
 import { GuestConsole, lastWords } from './console.ts';
+import { describeExit, isOrderly } from './describe-exit.ts';
 import { exitError } from './exit-error.ts';
+import type { MachineInfo } from './info.ts';
 import { kernelCommandLine } from './kernel-command-line.ts';
 import { startShared } from './shared-machine.ts';
 import { type BootTimings, PhaseClock } from './timings.ts';
@@ -45,7 +51,12 @@ export interface BootedMachine {
   readonly console: GuestConsole;
   readonly channel: CommandChannel;
   readonly api: AgentApi;
+  /** What the guest is waited for: held up while it is paused. */
+  readonly patience: Patience;
+  readonly vsock: GuestVsock;
+  readonly ports: GuestPorts;
   readonly timings: BootTimings;
+  readonly info: MachineInfo;
   /** Resolves when the machine has ended and nothing of it is left; never rejects. */
   readonly exited: Promise<MachineExit>;
   /** Aborted, with the `MachineExit` as its reason, as soon as the machine has ended. */
@@ -90,6 +101,7 @@ async function boot(
   const shares = await findShares(spec);
   const commandLine = kernelCommandLine(spec, accelerator, shares);
   const vhost = takeVhostVsock(spec.vsock, cleanUp);
+  const ports = await listenOnHost(spec, cleanUp);
   // What is looked at must be there until the guest has read it.
   const held = await holdGuestFiles(guestFiles(spec));
   cleanUp.add({ run: () => held.release(), sync: () => {} });
@@ -118,8 +130,13 @@ async function boot(
     const transport = vhost ? afVsockTransport(vhost) : unixTransport(vsockSocket);
     const channel = new CommandChannel(await transport.listen(commandPort(spec.vsock)));
     cleanUp.add({ run: () => channel.close(), sync: () => {} });
-    const api = new AgentApi(transport);
+    const patience = new Patience();
+    const api = new AgentApi(transport, { patience });
     cleanUp.add({ run: async () => api.close(), sync: () => {} });
+    // A connection of their own: a thousand streams of a browser's must not hold up a command.
+    const portsApi = new AgentApi(transport, { patience });
+    cleanUp.add({ run: async () => portsApi.close(), sync: () => {} });
+    const vsock = new GuestVsock(transport, [COMMAND_PORT, API_PORT, commandPort(spec.vsock)]);
     const resolved = {
       ...spec,
       kernel,
@@ -143,16 +160,33 @@ async function boot(
     cleanUp.add({ run: () => machine.kill(), sync: () => machine.killSync() });
     // The machine has its own: when that is closed, the guest's context ID is free.
     vhost?.releaseDevice();
-    return { name: folder.name, machine, channel, api, console: new GuestConsole(machine.console, onConsole) };
+    const console = new GuestConsole(machine.console, onConsole);
+    const info: MachineInfo = {
+      id: basename(folder.path),
+      accelerator: accelerator.name,
+      kernel: { image: kernel.image, release: kernel.release },
+      cpus: spec.cpus,
+      memoryBytes,
+      cid: resolved.guestCid,
+      pid: machine.pid,
+      runtimeFolder: folder.path,
+      vsockSocket: vhost === undefined ? vsockSocket : undefined,
+      startedAt: new Date(),
+    };
+    return { name: folder.name, machine, channel, api, portsApi, patience, vsock, ports, console, info };
   });
 
   await clock.time('boot', () => waitForAgent(started, limit, signal));
+  ports.attach(started.portsApi);
   // The machine has read them long ago, and another one may want the room.
   await Promise.all([initramfs.release(), held.release()]);
 
   const ended = new AbortController();
-  const exited = started.machine.exited.then(async (exit) => {
+  const exited = started.machine.exited.then(async (how) => {
+    const exit = isOrderly(how) ? how : describeExit(how, await lastWords(started));
     ended.abort(exit);
+    const gone = exitError(exit, 'before or while a connection to it was used', started.console.tail);
+    await Promise.all([started.vsock.close(gone), ports.close(gone)]);
     await cleanUp.run().catch(() => {});
     return exit;
   });
@@ -190,6 +224,15 @@ async function startDaemons(
   return Promise.all(starts);
 }
 
+/** Listens for the guest before anything is built that would be in vain where a port is taken. */
+async function listenOnHost(spec: MachineSpec, cleanUp: CleanUpStack): Promise<GuestPorts> {
+  const ports = new GuestPorts();
+  const over = new MicroVMError('ERR_MACHINE_EXITED', 'The machine was not made');
+  cleanUp.add({ run: () => ports.close(over), sync: () => ports.closeSync() });
+  for (const port of spec.ports) await ports.forward(port);
+  return ports;
+}
+
 /** A context ID on the host's own vsock, taken before anything is built that would be in vain without. */
 function takeVhostVsock(vsock: VsockSpec, cleanUp: CleanUpStack): VhostVsock | undefined {
   if (vsock.type === 'unix') return undefined;
@@ -217,7 +260,7 @@ async function waitForAgent(started: StartedMachine, limit: BootLimit, signal: A
   let booting = true;
   void machine.exited.then(async (exit) => {
     const consoleTail = await lastWords(started);
-    if (booting) ended.abort(bootError(exit, consoleTail));
+    if (booting) ended.abort(bootError(describeExit(exit, consoleTail), consoleTail));
   });
   const either = followSignals(ended.signal, signal);
   try {

@@ -111,6 +111,11 @@ export interface ExecResult<Output = string> {
   readonly timedOut: boolean;
   /** Whether `signal` of the options ended it: such a call rejects, so it is false here. */
   readonly isCanceled: boolean;
+  /**
+   * Whether the guest's kernel killed it, or a process that it had started, for want of memory. False too where the
+   * kernel does not count memory by control groups.
+   */
+  readonly oomKilled: boolean;
   /** Milliseconds from sending the command to the end of its output. */
   readonly durationMs: number;
 }

@@ -55,12 +55,26 @@ export async function exec(
     if (reject || !failure.timedOut) throw failure;
     const { durationMs } = clock;
     reply = { stdout: Buffer.alloc(0), stderr: Buffer.alloc(0), exitCode: 0, durationMs };
-    return { ...outcome(reply, encoding), exitCode: undefined, signal: undefined, timedOut: true, isCanceled: false };
+    return {
+      ...outcome(reply, encoding),
+      exitCode: undefined,
+      signal: undefined,
+      timedOut: true,
+      isCanceled: false,
+      oomKilled: false,
+    };
   }
   const failure = unsuccessful(command, reply);
   if (failure && (reject || failure.code === 'ERR_EXEC_CWD')) throw failure;
   const { exitCode } = reply;
-  return { ...outcome(reply, encoding), exitCode, signal: signalOfShell(exitCode), timedOut: false, isCanceled: false };
+  return {
+    ...outcome(reply, encoding),
+    exitCode,
+    signal: signalOfShell(exitCode),
+    timedOut: false,
+    isCanceled: false,
+    oomKilled: false,
+  };
 }
 
 /** How long a command ran, which its wait in the queue does not belong to. */

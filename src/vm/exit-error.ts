@@ -5,7 +5,8 @@ import { MicroVMError, type MicroVMErrorCode } from '../errors.ts';
 
 const WORDS: Readonly<Record<MachineExit['reason'], readonly [MicroVMErrorCode, string]>> = {
   'power-off': ['ERR_MACHINE_EXITED', 'The guest switched itself off'],
-  reset: ['ERR_MACHINE_EXITED', 'The guest reset itself (so does a kernel that panics)'],
+  reset: ['ERR_MACHINE_EXITED', 'The guest reset itself'],
+  panic: ['ERR_GUEST_PANIC', "The guest's kernel panicked"],
   'triple-fault': ['ERR_TRIPLE_FAULT', "The guest's processor shut down by a triple fault"],
   stopped: ['ERR_MACHINE_EXITED', 'The machine was stopped'],
   'internal-error': ['ERR_INTERNAL_ERROR', 'KVM could not run the guest on'],
@@ -13,7 +14,11 @@ const WORDS: Readonly<Record<MachineExit['reason'], readonly [MicroVMErrorCode, 
 };
 
 /** `when` completes the sentence: "while it booted". */
-export function exitError({ reason, detail }: MachineExit, when: string, consoleTail: string): MicroVMError {
+export function exitError(
+  { reason, detail }: MachineExit,
+  when: string,
+  consoleTail: string | undefined,
+): MicroVMError {
   const [code, words] = WORDS[reason];
   return new MicroVMError(code, `${words} ${when}${detail === undefined ? '' : `: ${detail}`}`, { consoleTail });
 }

@@ -241,7 +241,8 @@ class Run {
     const { exitCode, timedOut, isCanceled, durationMs } = this.#outcome(command, this.#stop, exit);
     const content = ({ bytes }: ProcessOutput): string | Buffer => (encoding === 'buffer' ? bytes : bytes.toString());
     const [stdout, stderr] = [content(this.#stdout), content(this.#stderr)];
-    return { stdout, stderr, exitCode, signal: exit.signal, timedOut, isCanceled, durationMs };
+    const { signal, oomKilled } = exit;
+    return { stdout, stderr, exitCode, signal, timedOut, isCanceled, oomKilled, durationMs };
   }
 
   /** The error for a command that was stopped, or did not end well; undefined where it did. */
@@ -267,8 +268,9 @@ class Run {
       case undefined:
     }
     if (!exit || exit.code === 0) return undefined;
-    if (exit.code !== undefined) return fail('ERR_EXEC_FAILED', `Command failed with exit code ${exit.code}`);
-    return fail('ERR_EXEC_FAILED', `Command was ended by ${exit.signal ?? `signal ${exit.signalNumber}`}`);
+    const memory = exit.oomKilled ? ', as the guest ran out of memory' : '';
+    if (exit.code !== undefined) return fail('ERR_EXEC_FAILED', `Command failed with exit code ${exit.code}${memory}`);
+    return fail('ERR_EXEC_FAILED', `Command was ended by ${exit.signal ?? `signal ${exit.signalNumber}`}${memory}`);
   }
 
   #outcome(command: CommandLine, stop: Stop | undefined, exit: ProcessExit | undefined): CommandOutcome {
@@ -282,6 +284,7 @@ class Run {
       signal: exit?.signal,
       timedOut,
       isCanceled: stop?.kind === 'aborted',
+      oomKilled: exit?.oomKilled ?? false,
       durationMs: this.#durationMs,
     };
   }

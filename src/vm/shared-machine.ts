@@ -44,6 +44,7 @@ export async function startShared(
     return failure === undefined || exit.reason === 'power-off' ? exit : { reason: 'failed', detail: failure };
   });
   return {
+    pid: machine.pid,
     console: machine.console,
     exited,
     pause: () => machine.pause(),

@@ -6,7 +6,7 @@ import { MicroVMError } from '../errors.ts';
 import type { VhostVsock } from '../host/vhost-vsock.ts';
 import { CONNECT_TIMEOUT_MS, type ConnectOptions, aborted, refused, unanswered } from './connect-errors.ts';
 import { type ConnectionListener, GuestConnections } from './guest-connections.ts';
-import type { Transport } from './transport.ts';
+import { type Transport, WAITING_CONNECTIONS } from './transport.ts';
 
 /** How many connections may wait until Node comes to take them: all but the newest are dropped then. */
 const ARRIVING = 1;
@@ -16,19 +16,26 @@ export function afVsockTransport(vsock: VhostVsock): Transport {
   return {
     dial: (port, options) => dial(vsock, port, options),
     listen: async (port) => listen(vsock, port),
+    serve: async (port, take) => serve(vsock, port, WAITING_CONNECTIONS, take),
   };
 }
 
 function listen(vsock: VhostVsock, port: number): ConnectionListener {
-  const arrivals = vsock.listen(port, ARRIVING);
-  const connections = new GuestConnections(() => {
+  let stop = (): void => {};
+  const connections = new GuestConnections(() => stop());
+  stop = serve(vsock, port, ARRIVING, (connection) => connections.offer(connection));
+  return connections;
+}
+
+function serve(vsock: VhostVsock, port: number, waiting: number, take: (connection: Duplex) => void): () => void {
+  const arrivals = vsock.listen(port, waiting);
+  arrivals.on('data', () => {
+    for (let connection = vsock.take(port); connection; connection = vsock.take(port)) take(connection);
+  });
+  return () => {
     arrivals.destroy();
     vsock.stopListening(port);
-  });
-  arrivals.on('data', () => {
-    for (let connection = vsock.take(port); connection; connection = vsock.take(port)) connections.offer(connection);
-  });
-  return connections;
+  };
 }
 
 function dial(vsock: VhostVsock, port: number, options: ConnectOptions = {}): Promise<Duplex> {

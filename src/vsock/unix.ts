@@ -11,26 +11,41 @@ import { type ConnectionListener, GuestConnections } from './guest-connections.t
 /** `OK 4294967295` and a newline: a longer first line is no answer. */
 const MAX_ANSWER_BYTES = 32;
 
-/** Listens for the guest's connections to a host port (`<socket>_<port>`). */
+/** Listens for the guest's connections to a host port (`<socket>_<port>`), of which the newest counts. */
 export async function listenForGuest(socket: string, port: number): Promise<ConnectionListener> {
+  let stop = (): void => {};
+  const connections = new GuestConnections(() => stop());
+  stop = await serveGuest(socket, port, 1, (connection) => connections.offer(connection));
+  return connections;
+}
+
+/**
+ * Hands each of the guest's connections to a host port to `take`, paused. At most `waiting` wait in the kernel until this
+ * process comes to them. Gives what stops the listening; connections that were handed out stay open.
+ */
+export async function serveGuest(
+  socket: string,
+  port: number,
+  waiting: number,
+  take: (connection: Duplex) => void,
+): Promise<() => void> {
   const path = checkSocketPath(`${socket}_${port}`);
   const server = createServer({ pauseOnConnect: true, allowHalfOpen: true });
+  server.on('connection', take);
   await new Promise<void>((resolve, reject) => {
     server.once('error', (cause) => {
       const message = `Cannot listen on ${path} (${errnoOf(cause) ?? cause.message})`;
       reject(new MicroVMError('ERR_SOCKET_FAILED', message, { cause }));
     });
-    server.listen({ path, backlog: 1 }, resolve);
+    server.listen({ path, backlog: waiting }, resolve);
   });
   server.removeAllListeners('error');
   // An accept that fails (no descriptors left) costs that one connection.
   server.on('error', () => {});
-  const connections = new GuestConnections(() => {
+  return () => {
     // Closing waits for the connections handed out, which are not ours to end: only the listening socket matters here.
     if (server.listening) server.close();
-  });
-  server.on('connection', (connection) => connections.offer(connection));
-  return connections;
+  };
 }
 
 /** Connects to a port of the guest. */

@@ -58,7 +58,10 @@ export function endingBehaviours(accelerator: AcceleratorName, options: MicroVMO
     const error = await t.throwsAsync(vm.exec('sh', ['-c', 'echo c > /proc/sysrq-trigger; sleep 60']), {
       instanceOf: MicroVMError,
     });
-    t.is(error.code, 'ERR_MACHINE_EXITED');
+    t.is(error.code, 'ERR_GUEST_PANIC');
     t.regex(error.consoleTail ?? '', /Kernel panic/);
+    const exit = await vm.exited;
+    t.like(exit, { reason: 'panic', detail: 'sysrq triggered crash' });
+    t.regex(exit.consoleTail ?? '', /Kernel panic - not syncing/);
   });
 }

@@ -44,3 +44,19 @@ export function ownerDeathBehaviours(accelerator: AcceleratorName): void {
     await vm.stop();
   });
 }
+
+/** Declares the tests of owners that a signal ends as it ends any program: without a word of theirs. */
+export function ownerSignalBehaviours(accelerator: AcceleratorName): void {
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    test.serial(`an owner that ${signal} ends takes its machine with it`, async (t) => {
+      const owner = spawn(process.execPath, [OWNER, accelerator], { stdio: ['ignore', 'pipe', 'inherit'] });
+      t.teardown(() => owner.kill('SIGKILL'));
+      const [line] = (await once(createInterface(owner.stdout), 'line')) as [string];
+      const owned = JSON.parse(line) as { readonly children: readonly { readonly pid: number }[] };
+      owner.kill(signal);
+      t.deepEqual(await once(owner, 'exit'), [null, signal]);
+      await Promise.all(owned.children.map(({ pid }) => processEnd(pid)));
+      t.pass();
+    });
+  }
+}

@@ -36,10 +36,13 @@ impl CommandGroups {
         let usable =
             fs::create_dir_all(root).and_then(|()| fs::metadata(root.join("cgroup.procs")));
         match usable {
-            Ok(_) => Self {
-                root: Some(root.to_owned()),
-                ..Self::none()
-            },
+            Ok(_) => {
+                count_memory(root);
+                Self {
+                    root: Some(root.to_owned()),
+                    ..Self::none()
+                }
+            }
             Err(error) => {
                 note(format_args!(
                     "no control groups for commands: {}: {error}",
@@ -85,7 +88,29 @@ impl CommandGroups {
     }
 }
 
+/// Has the groups below count memory, so that they tell whom the kernel has killed for want of it. A kernel that cannot
+/// count tells nothing then.
+fn count_memory(root: &Path) {
+    for folder in root.parent().into_iter().chain([root]) {
+        let _ = fs::write(folder.join("cgroup.subtree_control"), "+memory");
+    }
+}
+
+/// How many processes the kernel has killed for want of memory, in the words of `memory.events`.
+fn kills_in(events: &str) -> u64 {
+    let mut lines = events.lines().filter_map(|line| line.split_once(' '));
+    lines
+        .find(|(name, _)| *name == "oom_kill")
+        .and_then(|(_, count)| count.trim().parse().ok())
+        .unwrap_or(0)
+}
+
 impl CommandGroup {
+    /// How many of its processes the kernel has killed for want of memory.
+    pub(crate) fn out_of_memory_kills(&self) -> u64 {
+        kills_in(&fs::read_to_string(self.path.join("memory.events")).unwrap_or_default())
+    }
+
     /// Kills every process of the group at once (Linux 5.14).
     pub(crate) fn kill(&self) -> io::Result<()> {
         OpenOptions::new()
@@ -98,5 +123,19 @@ impl CommandGroup {
     pub(crate) fn processes(&self) -> Vec<i32> {
         let list = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
         list.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kills_are_counted_by_their_own_line() {
+        let events = "low 0\nhigh 1\nmax 2\noom 3\noom_kill 4\noom_group_kill 5\n";
+        assert_eq!(kills_in(events), 4);
+        for nothing in ["", "oom_kill\n", "oom_kill x\n", "oom 3\n"] {
+            assert_eq!(kills_in(nothing), 0, "{nothing:?}");
+        }
     }
 }

@@ -11,6 +11,7 @@ const ENOENT = 2;
 const SIGKILL = 9;
 
 export interface QemuProcess {
+  readonly pid: number;
   /** Resolves with what there is to say about its end: exit status and last words. */
   readonly ended: Promise<string>;
   kill(): void;
@@ -33,6 +34,7 @@ export function startQemu(args: readonly string[], fds: readonly { fd: number; t
   }
   const stderr = readWords(child.takeStderr());
   return {
+    pid: child.pid,
     ended: child.wait().then(async (status) => describeEnd(status, await stderr.atEnd())),
     kill: () => child.kill(SIGKILL),
   };

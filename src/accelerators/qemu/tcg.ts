@@ -84,6 +84,7 @@ function serveVsock(machine: ResolvedMachine): BindingVsockHost {
 }
 
 class QemuMachine implements RunningMachine {
+  readonly pid: number;
   readonly console: Socket;
   readonly exited: Promise<MachineExit>;
   readonly #qemu: QemuProcess;
@@ -95,6 +96,7 @@ class QemuMachine implements RunningMachine {
 
   constructor(qemu: QemuProcess, vsock: BindingVsockHost | undefined, console: Socket, control: Socket) {
     this.#qemu = qemu;
+    this.pid = qemu.pid;
     this.#vsock = vsock;
     this.console = console;
     this.#control = QmpClient.connect(control, OLDEST_QEMU, (event) => this.#note(event));

@@ -5,6 +5,7 @@ import type { MicroVMOptions } from '../../config/options.ts';
 import { MicroVM, type ExecOptions, type ExecResult } from '../../micro-vm.ts';
 import { prepareCommand } from '../../vm/exec.ts';
 import { mountOptions, rootfsOption } from '../mount-arguments.ts';
+import { publishedPorts } from '../publish-arguments.ts';
 import { type OptionTable, parseArguments, type ParsedArguments, UsageError } from '../arguments.ts';
 import { OWN_FAILURE, TIMED_OUT } from '../exit-codes.ts';
 import type { HelpPage } from '../help.ts';
@@ -37,6 +38,13 @@ const options = {
     multiple: true,
     value: 'SRC:DST[:ro,cache=…]',
     help: 'Mount a folder or file of this host at DST in the guest. Repeatable',
+  },
+  publish: {
+    type: 'string',
+    short: 'p',
+    multiple: true,
+    value: '[ADDRESS:]HOST:GUEST',
+    help: "Listen at a port of this host (127.0.0.1 unless told) for one of the guest's; paths are Unix sockets. Repeatable",
   },
   cpus: { type: 'string', value: 'N', help: 'Virtual CPUs, 1 to 64 (default 1)' },
   memory: { type: 'string', value: 'SIZE', help: 'Guest memory, such as 512MiB or 2GiB (default 256MiB)' },
@@ -80,6 +88,7 @@ export const runPage: HelpPage = {
     ['microvm run -it -- sh', 'Work in a shell of a fresh Linux'],
     ['tar c src | microvm run -i -- sh -c "tar x && ls src"', 'Send files in by standard input'],
     ['microvm run --mount .:/work --rootfs host -- ls /work', "Run this host's programs on this folder"],
+    ['microvm run -p 8080:80 --mount .:/www -- httpd -f -h /www', "Serve this folder from the guest's port 80"],
     ['microvm run --json -- cat /proc/cpuinfo | jq .timings', 'Let a program read the result'],
   ],
 };
@@ -144,6 +153,11 @@ async function runOnce(
   interruption.again = () => void vm.kill();
   try {
     if (vm.accelerator === 'tcg' && request.machine.accelerator !== 'tcg') progress.note(vm.acceleratorReason);
+    for (const [index, forward] of vm.forwards.entries()) {
+      const { guest, host } = request.machine.ports?.[index] ?? {};
+      const { address, port } = forward.address();
+      if (host === 0) progress.note(`port ${guest} of the guest is at ${address} port ${port}`);
+    }
     return await (given.flag('json') ? runForJson : runOnStreams)(vm, given, request, interruption, progress);
   } finally {
     await vm.stop();
@@ -223,6 +237,7 @@ function machineOptions(given: ParsedArguments, signal: AbortSignal): MicroVMOpt
     kernel: given.text('kernel'),
     rootfs: rootfsOption(given.text('rootfs')),
     mounts: mountOptions(given.texts('mount')),
+    ports: publishedPorts(given.texts('publish')),
     cpus: wholeNumber(given, 'cpus'),
     memory: given.text('memory'),
     env: environment(given.texts('env')),

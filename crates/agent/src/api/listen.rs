@@ -119,7 +119,7 @@ fn accept(socket: impl AsFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn is_passing(error: &io::Error) -> bool {
+pub(crate) fn is_passing(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error().map(Errno::from_raw),
         Some(Errno::ECONNABORTED | Errno::EINTR | Errno::EPROTO | Errno::ENOMEM | Errno::ENOBUFS)

@@ -12,6 +12,7 @@ mod exec;
 mod files;
 mod listen;
 mod output;
+mod ports;
 mod process;
 mod query;
 mod route;
@@ -19,6 +20,7 @@ mod spawn;
 mod specification;
 mod stdin;
 mod terminal;
+mod tunnel;
 mod watch;
 mod watched;
 
@@ -38,6 +40,7 @@ use crate::cgroup::CommandGroups;
 use crate::children::Children;
 use crate::console::note;
 use listen::{Listener, Socket};
+use ports::Listeners;
 use process::Processes;
 
 /// The guest's port.
@@ -69,6 +72,7 @@ pub(crate) struct Api {
     children: Arc<Children>,
     groups: RefCell<CommandGroups>,
     processes: Processes,
+    listeners: Listeners,
 }
 
 /// Starts to serve. When it returns, the host can connect; where that cannot be had, it is noted and the guest does
@@ -98,6 +102,7 @@ fn run(listener: Listener, children: Arc<Children>, groups: CommandGroups) -> io
         children,
         groups: RefCell::new(groups),
         processes: Processes::default(),
+        listeners: Listeners::default(),
     });
     LocalSet::new().block_on(&runtime, async move {
         let listener = listener.listen()?;

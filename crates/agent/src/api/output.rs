@@ -190,8 +190,9 @@ impl Body for ProcessOutput {
         match body.exit {
             Ending::Known(exit) if body.outputs.is_empty() => {
                 body.told = true;
+                let kills = body.process.out_of_memory_kills();
                 body.process.finish();
-                Poll::Ready(Some(Ok(Frame::trailers(trailers(exit)))))
+                Poll::Ready(Some(Ok(Frame::trailers(trailers(exit, kills)))))
             }
             _ => Poll::Pending,
         }
@@ -218,12 +219,15 @@ async fn drain(mut output: Output) {
     {}
 }
 
-fn trailers(exit: Exit) -> HeaderMap {
+fn trailers(exit: Exit, out_of_memory_kills: u64) -> HeaderMap {
     let (name, value) = match exit {
         Exit::Code(code) => ("exit-code", code),
         Exit::Signal(signal) => ("exit-signal", signal),
     };
     let mut trailers = HeaderMap::new();
     trailers.insert(name, HeaderValue::from(u16::from(value)));
+    if out_of_memory_kills > 0 {
+        trailers.insert("oom-kills", HeaderValue::from(out_of_memory_kills));
+    }
     trailers
 }

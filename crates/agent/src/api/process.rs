@@ -130,6 +130,12 @@ impl Process {
         Ok(())
     }
 
+    /// How many processes of its group the kernel has killed for want of memory.
+    pub(crate) fn out_of_memory_kills(&self) -> u64 {
+        let group = self.group.borrow();
+        group.as_ref().map_or(0, CommandGroup::out_of_memory_kills)
+    }
+
     /// Its status was taken and its output is told: what it has started may live on.
     pub(crate) fn finish(&self) {
         self.ended.set(true);

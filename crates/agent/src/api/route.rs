@@ -11,6 +11,7 @@ use super::answer::{self, Answer, Answered, Refusal};
 use super::archive;
 use super::exec;
 use super::files;
+use super::ports;
 use super::query::Query;
 use super::watch;
 
@@ -60,6 +61,18 @@ async fn route(request: Request<Incoming>, api: Rc<Api>) -> Result<Answer, Refus
         ["v1", "watch"] => {
             method(&request, get)?;
             watch::watch(&query).await
+        }
+        ["v1", "connect"] => {
+            method(&request, post)?;
+            ports::connect(&query, request.into_body()).await
+        }
+        ["v1", "listen"] => {
+            method(&request, post)?;
+            ports::listen(&query, api).await
+        }
+        ["v1", "listeners", id, "accept"] => {
+            method(&request, post)?;
+            ports::accept(id, &api, request.into_body()).await
         }
         ["v1", "processes", id, action] => {
             method(&request, post)?;

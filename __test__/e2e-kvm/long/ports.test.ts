@@ -1,0 +1,3 @@
+import { portBehaviours } from '../../helpers/behaviours/ports.ts';
+
+portBehaviours('kvm');

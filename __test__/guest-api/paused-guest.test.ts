@@ -1,0 +1,43 @@
+// Limits of time for an agent that stands still because its machine does.
+
+import test from 'ava';
+
+import { AgentApi } from '../../src/guest-api/agent-api.ts';
+import { Patience } from '../../src/host/patience.ts';
+import { agentByHand } from '../helpers/agent-by-hand.ts';
+
+const after = (ms: number): Promise<'waiting'> => new Promise((resolve) => setTimeout(resolve, ms, 'waiting'));
+
+test('an answer that comes after a long pause is an answer', async (t) => {
+  const patience = new Patience();
+  const { api, pid } = await agentByHand(t, { answerTimeoutMs: 400, patience });
+  await api.open('GET', '/v1/version').then((stream) => api.answerTo(stream.end()));
+  process.kill(pid, 'SIGSTOP');
+  t.teardown(() => process.kill(pid, 'SIGCONT'));
+  patience.hold();
+  const stream = await api.open('GET', '/v1/version');
+  const answer = api.answerTo(stream.end());
+  t.is(await Promise.race([answer, after(1_000)]), 'waiting');
+  process.kill(pid, 'SIGCONT');
+  patience.release();
+  t.is(Number((await answer).headers[':status']), 200);
+
+  // Without a pause it is as late as ever.
+  process.kill(pid, 'SIGSTOP');
+  const late = await api.open('GET', '/v1/version');
+  await t.throwsAsync(api.answerTo(late.end()), { code: 'ERR_AGENT_TIMEOUT' });
+});
+
+test('the connection is waited for too', async (t) => {
+  const patience = new Patience();
+  const transport = {
+    dial: (_: number, { signal }: { readonly signal?: AbortSignal | undefined } = {}) =>
+      new Promise<never>((_resolve, reject) => signal?.addEventListener('abort', () => reject(signal.reason))),
+  };
+  const api = new AgentApi(transport, { connectTimeoutMs: 50, patience });
+  patience.hold();
+  const opening = api.open('GET', '/v1/version');
+  t.is(await Promise.race([opening, after(200)]), 'waiting');
+  patience.release();
+  await t.throwsAsync(opening, { code: 'ERR_CHANNEL_TIMEOUT' });
+});

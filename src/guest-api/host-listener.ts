@@ -1,0 +1,135 @@
+// A port of the guest on this host: connections that are made here go on in the guest.
+
+import { createServer, type Server, type Socket } from 'node:net';
+import { chmodSync, rmSync } from 'node:fs';
+import type { ForwardSpec, HostAddress } from '../config/machine-spec.ts';
+import { errnoOf, MicroVMError } from '../errors.ts';
+import { deferred } from '../host/deferred.ts';
+import { checkSocketPath } from '../host/socket-path.ts';
+import type { PortAddress, PortForward, PortHost } from './port-forward.ts';
+import { breakOff, join, reset } from './tunnel.ts';
+
+/** Only its owner may connect to a Unix socket. */
+const PRIVATE = 0o600;
+
+/** Listens on this host, and joins each connection to a new one in the guest. */
+export class HostListener implements PortForward {
+  readonly #host: PortHost;
+  readonly #guest: ForwardSpec['guest'];
+  readonly #server: Server;
+  readonly #address: PortAddress;
+  readonly #open = new Set<Socket>();
+  readonly #closed = deferred<void>();
+  #isClosed = false;
+
+  private constructor(host: PortHost, guest: ForwardSpec['guest'], server: Server, address: PortAddress) {
+    this.#host = host;
+    this.#guest = guest;
+    this.#server = server;
+    this.#address = address;
+    server.on('connection', (socket) => void this.#serve(socket));
+  }
+
+  /** Resolves when it listens. Throws `ERR_PORT_TAKEN`, `ERR_SOCKET_PATH_TOO_LONG`, `ERR_SOCKET_FAILED`. */
+  static async open(host: PortHost, { guest, host: address }: ForwardSpec): Promise<HostListener> {
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true });
+    await listen(server, address);
+    return new HostListener(host, guest, server, addressOf(server, address));
+  }
+
+  get closed(): Promise<void> {
+    return this.#closed.promise;
+  }
+
+  address(): PortAddress {
+    return this.#address;
+  }
+
+  async close(): Promise<void> {
+    if (!this.#isClosed) {
+      this.#isClosed = true;
+      this.#server.close(() => this.#closed.resolve());
+      for (const socket of this.#open) reset(socket);
+    }
+    return this.#closed.promise;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** @internal What is left of it when the process exits: a Unix socket's file. */
+  closeSync(): void {
+    if (!this.#isClosed && this.#address.port === undefined) rmSync(this.#address.address, { force: true });
+  }
+
+  async #serve(socket: Socket): Promise<void> {
+    socket.on('error', () => {});
+    if (!this.#host.enter()) return reset(socket);
+    this.#open.add(socket);
+    try {
+      await this.#joinToGuest(socket);
+    } catch {
+      // The guest refused it, or cannot be reached: whoever has connected is told as the network tells it.
+      reset(socket);
+    } finally {
+      this.#open.delete(socket);
+      this.#host.leave();
+    }
+  }
+
+  async #joinToGuest(socket: Socket): Promise<void> {
+    const api = await this.#host.api;
+    const stream = await api.open('POST', `/v1/connect?${placeOf(this.#guest)}`);
+    const giveUp = (): void => breakOff(stream);
+    socket.once('close', giveUp);
+    if (socket.destroyed) giveUp();
+    await api.answerTo(stream);
+    socket.off('close', giveUp);
+    await join(socket, stream);
+  }
+}
+
+/** A port or path of the guest, as the agent takes it. */
+export function placeOf(guest: number | string): string {
+  return typeof guest === 'number' ? `port=${guest}` : `path=${encodeURIComponent(guest)}`;
+}
+
+async function listen(server: Server, address: HostAddress): Promise<void> {
+  const target =
+    'path' in address ? { path: checkSocketPath(address.path) } : { host: address.address, port: address.port };
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (cause) => reject(notListening(address, cause)));
+    server.listen(target, resolve);
+  });
+  server.removeAllListeners('error');
+  // An accept that fails (no descriptors left) costs that one connection.
+  server.on('error', () => {});
+  if ('path' in address) chmodSync(address.path, PRIVATE);
+}
+
+function addressOf(server: Server, address: HostAddress): PortAddress {
+  if ('path' in address) return { address: address.path, port: undefined };
+  const bound = server.address();
+  return typeof bound === 'object' && bound ? { address: bound.address, port: bound.port } : address;
+}
+
+function notListening(address: HostAddress, cause: Error): MicroVMError {
+  const where = 'path' in address ? address.path : `${address.address} port ${address.port}`;
+  const errno = errnoOf(cause);
+  if (errno === 'EADDRINUSE') {
+    return new MicroVMError('ERR_PORT_TAKEN', `Something else listens at ${where} of this host`, {
+      cause,
+      hint:
+        'path' in address
+          ? 'Remove the file where no program listens there any more, or choose another path.'
+          : 'Choose another port, or 0 for a free one.',
+    });
+  }
+  return new MicroVMError('ERR_SOCKET_FAILED', `Cannot listen at ${where} of this host (${errno ?? cause.message})`, {
+    cause,
+    ...(errno === 'EACCES' && {
+      hint: 'Ports below 1024 take a right that this user does not have: choose a higher one.',
+    }),
+  });
+}
