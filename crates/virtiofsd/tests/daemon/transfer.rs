@@ -1,38 +1,22 @@
 //! State on its way when its front end goes.
 
-use std::io::{Read, Write, pipe};
-use std::os::fd::OwnedFd;
+use std::io::{Write, pipe};
 
-use vhost::vhost_user::VhostUserFrontend;
-use vhost::vhost_user::message::{VhostTransferStateDirection, VhostTransferStatePhase};
+use vhost::vhost_user::message::VhostTransferStateDirection;
 
 use super::driver::Driver;
 use super::fuse::{Mounted, ROOT};
 use super::process::Daemon;
-
-fn begin(driver: &mut Driver, direction: VhostTransferStateDirection, end: OwnedFd) {
-    let phase = VhostTransferStatePhase::STOPPED;
-    driver
-        .frontend
-        .set_device_state_fd(direction, phase, end)
-        .unwrap();
-}
+use super::state::{begin, save};
 
 /// A state with one file, found by its name.
 fn saved(daemon: &Daemon) -> Vec<u8> {
     let mut mounted = Mounted::mount(Driver::start(&daemon.socket()));
     mounted.lookup(ROOT, "file").unwrap();
-    let (mut reader, writer) = pipe().unwrap();
-    let driver = &mut mounted.driver;
-    begin(driver, VhostTransferStateDirection::SAVE, writer.into());
-    let mut state = Vec::new();
-    reader.read_to_end(&mut state).unwrap();
-    driver.frontend.check_device_state().unwrap();
-    state
+    save(&mut mounted.driver)
 }
 
-#[test]
-fn a_state_that_comes_after_its_front_end_has_gone_is_not_applied() {
+pub fn a_state_that_comes_after_its_front_end_has_gone_is_not_applied() {
     let daemon = Daemon::start(&["--reconnect"]);
     std::fs::write(daemon.share().join("file"), "").unwrap();
     let state = saved(&daemon);
