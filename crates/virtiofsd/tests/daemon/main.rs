@@ -25,6 +25,7 @@ mod options;
 mod process;
 mod rings;
 mod sandbox;
+mod shrinking;
 mod single_file;
 mod state;
 mod transfer;
@@ -91,6 +92,11 @@ fn main() -> ExitCode {
             an_ordinary_user_is_told_why_there_is_no_chroot,
             a_full_disk_is_told_to_the_guest,
             a_single_file_is_shared_alone_in_a_folder_that_takes_nothing_else;
+        shrinking:
+            a_buffer_that_is_cut_off_takes_its_ring_out_of_service_and_nothing_else_ends,
+            rings_that_are_cut_off_go_out_of_service_and_nothing_else_ends,
+            a_log_of_writes_that_is_cut_off_ends_nothing_else,
+            sigbus_of_anyone_elses_still_ends_the_daemon;
         single_file:
             a_file_in_the_root_folder_of_the_host_is_shared_and_stays_as_it_is,
             a_file_may_lie_in_any_folder;
@@ -101,7 +107,9 @@ fn main() -> ExitCode {
             a_front_end_that_comes_back_goes_on_and_a_new_guest_begins_anew,
             connections_leave_no_descriptor_and_no_thread_behind;
         transfer:
-            a_state_that_comes_after_its_front_end_has_gone_is_not_applied;
+            a_state_that_comes_after_its_front_end_has_gone_is_not_applied,
+            the_outcome_of_a_transfer_whose_other_end_stays_open_is_not_waited_for_long,
+            a_transfer_ends_when_its_front_end_goes;
     };
     all.extend(tests! {
         agreed:
