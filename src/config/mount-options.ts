@@ -48,7 +48,8 @@ const looseMount = v.pipe(
   v.forward(
     v.partialCheck(
       [['posixAcl'], ['translateUid'], ['translateGid']],
-      ({ posixAcl, translateUid = [], translateGid = [] }) => !posixAcl || translateUid.length + translateGid.length === 0,
+      ({ posixAcl, translateUid = [], translateGid = [] }) =>
+        !posixAcl || translateUid.length + translateGid.length === 0,
       'false where ids are translated: those in access control lists would not be',
     ),
     ['posixAcl'],

@@ -153,7 +153,9 @@ export function shareArguments(share: Omit<Share, 'tag' | 'word' | 'target'>, so
 }
 
 /** An ordinary user's daemon can make files of that user only, so that is who root in the guest is. */
-function idArguments(share: Pick<Share, 'translateUid' | 'translateGid' | 'posixAcl' | 'sandbox' | 'source'>): string[] {
+function idArguments(
+  share: Pick<Share, 'translateUid' | 'translateGid' | 'posixAcl' | 'sandbox' | 'source'>,
+): string[] {
   const [user, group] = [process.geteuid?.() ?? 0, process.getegid?.() ?? 0];
   if (share.posixAcl) return user === 0 ? [] : namespaceOf(share, user, group);
   const own = (id: number): string[] => (user === 0 ? [] : [`map:0:${id}:1`]);
