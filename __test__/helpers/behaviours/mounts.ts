@@ -142,7 +142,7 @@ export function mountBehaviours(accelerator: AcceleratorName): void {
 
     // An ordinary user can name itself only, which is root in the guest.
     const user = process.geteuid?.() ?? 0;
-    await vm.exec('setfacl', ['-n', '-m', `u:${user === 0 ? 4000 : 0}:rw`, '/work/given']);
+    await vm.exec('setfacl', ['-m', `u:${user === 0 ? 4000 : 0}:rw`, '/work/given']);
     const { stdout: list } = await promisify(execFile)('getfacl', ['-n', '-p', join(folder, 'given')]);
     t.regex(list, new RegExp(`^user:${user === 0 ? 4000 : user}:rw-$`, 'm'));
 
