@@ -1,5 +1,6 @@
-// npm run bench [-- boot|ring3] [ROUNDS]: the benchmarks, in the lab where this machine's KVM is not native. In the lab
+// npm run bench [-- boot|ring3|fs] [ROUNDS]: the benchmarks, in the lab where this machine's KVM is not native. In the lab
 // instructions are counted, for times of an emulated machine mean nothing: 1 ms is a million instructions.
+// File daemons are compared through a guest of the accelerator tcg, which is the same everywhere.
 // Programs in ring 3 run natively on more hosts than guests with a kernel: that one runs here, too, where it can.
 
 import { spawnSync } from 'node:child_process';
@@ -8,6 +9,9 @@ import { join } from 'node:path';
 import { fail, setUp } from './set-up.mjs';
 import { busyboxPath } from './set-up/busybox.mjs';
 import { PROJECT, exists } from './set-up/folders.mjs';
+import { BENCH_KERNEL } from './set-up/guest-kernel.mjs';
+import { labQemu } from './set-up/lab-qemu.mjs';
+import { VIRTIOFSD, toolPath } from './set-up/tools.mjs';
 
 const LAB = { LAB_ICOUNT: '1', LAB_TIMEOUT: '3600' };
 
@@ -50,10 +54,19 @@ async function ring3(words) {
   measure('ring3-lab', ['lab/run', ...program], { ...env, ...LAB });
 }
 
+/** @param {string[]} words */
+async function fs(words) {
+  await setUp({ only: ['bench-kernel', 'lab-qemu', 'virtiofsd'] });
+  const script = [join(PROJECT, 'bench/fs.ts'), join(BENCH_KERNEL.folder, 'current'), toolPath(VIRTIOFSD), ...words];
+  // Debian 12's QEMU spoils the flags of a locked exchange now and then, which ends a guest of Linux 6.12.
+  measure('fs', [join(PROJECT, 'node_modules/.bin/node'), ...script], { MICROVM_QEMU: labQemu() });
+}
+
 try {
   await setUp();
   const [first = 'boot', ...rest] = process.argv.slice(2);
   if (first === 'ring3') await ring3(rest);
+  else if (first === 'fs') await fs(rest);
   else if (first === 'boot') boot(rest);
   else boot([first, ...rest]);
 } catch (error) {

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { buildNative, buildTypeScript, findCargo, installRustComponents } from './set-up/builds.mjs';
 import { CHECK_PACKAGES, RUN_PACKAGES, TEST_PACKAGES, installPackages } from './set-up/debian-packages.mjs';
-import { GUEST_KERNEL, LAB_KERNEL, fetchKernel } from './set-up/guest-kernel.mjs';
+import { BENCH_KERNEL, GUEST_KERNEL, LAB_KERNEL, fetchKernel } from './set-up/guest-kernel.mjs';
 import { fetchLabQemu } from './set-up/lab-qemu.mjs';
 import { installNodeModules } from './set-up/node-modules.mjs';
 import { SetUpError, formatTime, step } from './set-up/report.mjs';
@@ -40,6 +40,12 @@ function steps({ test, check, updateKernel }) {
       title: "The lab's kernel",
       when: test,
       work: () => fetchKernel(LAB_KERNEL, { update: updateKernel }),
+    },
+    'bench-kernel': {
+      title: "The benchmarks' guest kernel",
+      // By name only.
+      when: false,
+      work: () => fetchKernel(BENCH_KERNEL, { update: updateKernel }),
     },
     'lab-qemu': { title: "The lab's QEMU", when: test, work: fetchLabQemu },
     virtiofsd: { title: 'virtiofsd', when: test, work: () => installTool(VIRTIOFSD) },

@@ -42,9 +42,12 @@ test('kernel, initramfs, command line and processors are the ones of the machine
 });
 
 test('each share is a device with the tag by which the guest mounts it', (t) => {
-  const args = qemuArguments({ ...machine, shares: [{ tag: 'fs0', socket: '/r,1/fs0' }] }, wiring);
+  const args = qemuArguments({ ...machine, shares: [{ tag: 'fs0', socket: '/r,1/fs0', requestQueues: 3 }] }, wiring);
   t.is(valueOf(args, '-chardev', 'socket,id=fs0'), 'socket,id=fs0,path=/r,,1/fs0');
-  t.is(valueOf(args, '-device', 'vhost-user-fs'), 'vhost-user-fs-pci,chardev=fs0,tag=fs0,queue-size=1024');
+  t.is(
+    valueOf(args, '-device', 'vhost-user-fs'),
+    'vhost-user-fs-pci,chardev=fs0,tag=fs0,queue-size=1024,num-request-queues=3',
+  );
 });
 
 test('QEMU starts stopped, ends on a reset, and may start no process of its own', (t) => {

@@ -4,11 +4,16 @@ import test from 'ava';
 import { mountOptions, rootfsOption } from '../../src/cli/mount-arguments.ts';
 
 test('a mount is a source, a target and options', (t) => {
-  t.deepEqual(mountOptions(['.:/work', '/a:b:/c:ro,cache=never', 'x:/y:threads=4,xattr,writeback,sandbox=none']), {
-    '/work': { source: '.' },
-    '/c': { source: '/a:b', readonly: true, cache: 'never' },
-    '/y': { source: 'x', threads: 4, xattr: true, writeback: true, sandbox: 'none' },
-  });
+  const rest = 'z:/z:posix-acl,request-queues=4';
+  t.deepEqual(
+    mountOptions(['.:/work', '/a:b:/c:ro,cache=never', 'x:/y:threads=4,xattr,writeback,sandbox=none', rest]),
+    {
+      '/work': { source: '.' },
+      '/c': { source: '/a:b', readonly: true, cache: 'never' },
+      '/y': { source: 'x', threads: 4, xattr: true, writeback: true, sandbox: 'none' },
+      '/z': { source: 'z', posixAcl: true, requestQueues: 4 },
+    },
+  );
 });
 
 for (const [text, message] of [

@@ -209,6 +209,27 @@ test(
   /TYPE:SOURCE/,
 );
 test(
+  'a mount with translations and access control lists',
+  refused,
+  { mounts: { '/a': { source: '/', posixAcl: true, translateGid: ['map:0:1:1'] } } },
+  'mounts["/a"].posixAcl',
+  /false where ids are translated/,
+);
+test(
+  'a mount without a request queue',
+  refused,
+  { mounts: { '/a': { source: '/', requestQueues: 0 } } },
+  'mounts["/a"].requestQueues',
+  /1 to 63/,
+);
+test(
+  'a mount with 64 request queues',
+  refused,
+  { mounts: { '/a': { source: '/', requestQueues: 64 } } },
+  'mounts["/a"].requestQueues',
+  /1 to 63/,
+);
+test(
   'nine mounts',
   refused,
   { mounts: Object.fromEntries('abcdefghi'.split('').map((n) => [`/${n}`, '/'])) },

@@ -44,6 +44,7 @@ test("options become the daemon's", async (t) => {
         writeback: true,
         xattr: true,
         threads: 3,
+        requestQueues: 4,
         sandbox: 'none',
         translateUid: ['map:0:1000:1', 'forbid-guest:5:1'],
         translateGid: [],
@@ -52,7 +53,7 @@ test("options become the daemon's", async (t) => {
   });
   t.deepEqual(shareArguments(share as Share, '/s'), [
     ...['--shared-dir', '/tmp', '--socket-path', '/s', '--sandbox', 'none', '--cache', 'metadata'],
-    ...['--thread-pool-size', '3', '--readonly', '--writeback', '--xattr'],
+    ...['--thread-pool-size', '3', '--request-queues', '4', '--readonly', '--writeback', '--xattr'],
     ...['--translate-uid', 'map:0:1000:1', '--translate-uid', 'forbid-guest:5:1'],
   ]);
 });
@@ -83,4 +84,25 @@ test('a single file without a sandbox is refused', async (t) => {
   await writeFile(join(folder, 'file'), '');
   const source = join(folder, 'file');
   await t.throwsAsync(shares({ mounts: { '/a': { source, sandbox: 'none' } } }), { code: 'ERR_NOT_SUPPORTED' });
+});
+
+test('access control lists are of the same users on both sides', async (t) => {
+  const [share] = await shares({ mounts: { '/a': { source: '/tmp', posixAcl: true } } });
+  const args = shareArguments(share as Share, '/s');
+  t.true(args.includes('--posix-acl'));
+  t.false(args.includes('--translate-uid'));
+  t.is(args.includes('--uid-map'), process.geteuid?.() !== 0);
+});
+
+test.serial('an ordinary user is root in the namespace of a share with access control lists', async (t) => {
+  const { geteuid, getegid } = process;
+  t.teardown(() => Object.assign(process, { geteuid, getegid }));
+  Object.assign(process, { geteuid: () => 1000, getegid: () => 1001 });
+  const [share] = await shares({ mounts: { '/a': { source: '/tmp', posixAcl: true } } });
+  const args = shareArguments(share as Share, '/s');
+  t.deepEqual(args.slice(args.indexOf('--posix-acl')), [
+    '--posix-acl',
+    ...['--uid-map', ':0:1000:1:', '--gid-map', ':0:1001:1:'],
+  ]);
+  t.throws(() => shareArguments({ ...(share as Share), sandbox: 'none' }, '/s'), { code: 'ERR_NOT_SUPPORTED' });
 });

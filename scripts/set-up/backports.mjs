@@ -31,11 +31,44 @@ function sourceLine() {
 }
 
 /**
+ * The real package in the backports that a meta package stands for, and its version.
+ * @param {string} meta
+ * @param {RegExp} pattern what the real name looks like
+ * @returns {Promise<{name: string, version: string}>}
+ */
+export async function realBackport(meta, pattern) {
+  let text = '';
+  await withBackports(async ({ options }) => {
+    text = capture('apt-cache', [...options, 'show', meta]).stdout;
+  });
+  const version = /^Version: (\S+)$/m.exec(text)?.[1];
+  const name = /^Depends: (.*)$/m
+    .exec(text)?.[1]
+    ?.split(/, | \([^)]*\)/)
+    .find((word) => pattern.test(word));
+  if (version && name) return { name, version };
+  throw new SetUpError(`The backports have no package behind ${meta}`);
+}
+
+/**
  * Downloads the packages and unpacks them into one folder without installing them.
  * @param {string[]} names
  * @param {string} folder
  */
 export async function unpackBackports(names, folder) {
+  await withBackports(async ({ aptGet, packages }) => {
+    await aptGet(`Downloading ${names.join(', ')}`, 'download', ...names);
+    for (const file of readdirSync(packages)) {
+      await run('dpkg', ['-x', join(packages, file), folder], { what: `Unpacking ${file}`, quiet: true });
+    }
+  });
+}
+
+/**
+ * Does something with an apt that knows the backports alone.
+ * @param {(apt: {options: string[], packages: string, aptGet: (what: string, ...args: string[]) => Promise<void>}) => Promise<void>} work
+ */
+async function withBackports(work) {
   const temporary = mkdtempSync(join(tmpdir(), 'microvm-backports-'));
   const inside = (name) => join(temporary, name);
   try {
@@ -56,10 +89,7 @@ export async function unpackBackports(names, folder) {
     const aptGet = (what, ...args) =>
       run('apt-get', ['-qq', ...options, ...args], { what, cwd: inside('packages'), quiet: true });
     await aptGet('Reading the list of backports', 'update');
-    await aptGet(`Downloading ${names.join(', ')}`, 'download', ...names);
-    for (const file of readdirSync(inside('packages'))) {
-      await run('dpkg', ['-x', inside(join('packages', file)), folder], { what: `Unpacking ${file}`, quiet: true });
-    }
+    await work({ options, aptGet, packages: inside('packages') });
   } finally {
     rmSync(temporary, { recursive: true, force: true });
   }

@@ -2,6 +2,7 @@
 
 import { cpSync, mkdirSync, readFileSync, readdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
+import { realBackport, unpackBackports } from './backports.mjs';
 import { busyboxPath } from './busybox.mjs';
 import { capture } from './commands.mjs';
 import { candidateVersion, realPackage, unpackPackage } from './debian-packages.mjs';
@@ -13,6 +14,7 @@ import { SetUpError, done, nothingToDo, say } from './report.mjs';
  * @property {string} meta the meta package
  * @property {string} folder where the kernel goes; `current` in it points at the one in use
  * @property {string} mustHave a module without which the kernel is of no use
+ * @property {boolean} [newer] from the backports, where Debian's own is too old
  */
 
 /** The kernel of the guests. @type {KernelRecipe} */
@@ -28,6 +30,9 @@ export const LAB_KERNEL = {
   folder: join(CACHE, 'lab'),
   mustHave: 'kvm-amd.ko',
 };
+
+/** A guest's that uses several request queues of a file system (Linux 6.11). @type {KernelRecipe} */
+export const BENCH_KERNEL = { ...GUEST_KERNEL, folder: join(CACHE, 'bench'), newer: true };
 
 /** The release of a kernel folder, such as 6.1.0-56-cloud-amd64. @param {string} folder */
 export function releaseOf(folder) {
@@ -50,29 +55,42 @@ function isComplete(folder, mustHave) {
  * @param {KernelRecipe} recipe
  * @param {{update?: boolean}} [options] `update` looks for a newer one
  */
-export async function fetchKernel({ meta, folder, mustHave }, { update = false } = {}) {
+export async function fetchKernel({ meta, folder, mustHave, newer = false }, { update = false } = {}) {
   const current = join(folder, 'current');
   if (!update && exists(current) && isComplete(current, mustHave)) return nothingToDo(releaseOf(current));
 
-  const name = await realPackage(meta, /^linux-image-\d/);
-  const version = `debian-${candidateVersion(name)}`;
+  const pattern = /^linux-image-\d/;
+  const found = newer ? await realBackport(meta, pattern) : await installedSources(meta, pattern);
+  const { name } = found;
+  const version = `debian-${found.version}`;
   const target = join(folder, version);
   if (!exists(target) || !isComplete(target, mustHave)) {
     say(`Downloads ${name} (from ${meta}) and unpacks it into ${target}`);
-    await createFolder(target, (temporary) => unpackKernel(name, temporary, mustHave));
+    const unpack = newer ? (tree) => unpackBackports([name], tree) : (tree) => unpackPackage(name, tree);
+    await createFolder(target, (temporary) => unpackKernel(name, temporary, mustHave, unpack));
   }
   pointTo(current, version);
   return done(`${releaseOf(target)} in ${target}`);
 }
 
 /**
+ * @param {string} meta
+ * @param {RegExp} pattern
+ */
+async function installedSources(meta, pattern) {
+  const name = await realPackage(meta, pattern);
+  return { name, version: candidateVersion(name) };
+}
+
+/**
  * @param {string} name
  * @param {string} folder
  * @param {string} mustHave
+ * @param {(tree: string) => Promise<void>} unpack
  */
-async function unpackKernel(name, folder, mustHave) {
+async function unpackKernel(name, folder, mustHave, unpack) {
   const tree = join(folder, 'package');
-  await unpackPackage(name, tree);
+  await unpack(tree);
   const release = name.replace(/^linux-image-/, '');
   // Since Debian 13 everything is below usr.
   const base = exists(join(tree, 'lib/modules')) ? tree : join(tree, 'usr');

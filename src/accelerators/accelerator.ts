@@ -42,6 +42,7 @@ export interface ResolvedShare {
   readonly tag: string;
   /** Path of the daemon's socket. */
   readonly socket: string;
+  readonly requestQueues: number;
 }
 
 /** Why a machine ended. */

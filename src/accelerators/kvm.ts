@@ -15,6 +15,8 @@ import { bootableImage } from './vmlinux.ts';
 
 /** Virtio's number for a file system. */
 const FILE_SYSTEM = 26;
+/** Its queues besides those for requests. */
+const HIGH_PRIORITY_QUEUES = 1;
 
 export const kvm: Accelerator = {
   name: 'kvm',
@@ -55,10 +57,10 @@ function configOf(machine: ResolvedMachine, image: string): BindingMachineConfig
     commandLine: machine.commandLine,
     vsock: { guestCid: machine.guestCid, ...vsockHostEnd(machine) },
     rng: true,
-    vhostUser: machine.shares.map(({ socket }) => ({
+    vhostUser: machine.shares.map(({ socket, requestQueues }) => ({
       socket,
       deviceType: FILE_SYSTEM,
-      queues: 2,
+      queues: HIGH_PRIORITY_QUEUES + requestQueues,
       queueSize: SHARE_QUEUE_SIZE,
     })),
     kvmDevice: machine.kvmDevice,

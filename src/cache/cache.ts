@@ -88,7 +88,7 @@ function kindOf(group: string, name: string): CacheKind {
   if (name.startsWith('.')) return 'temporary';
   if (group === 'guest') return name.startsWith('userland-') ? 'userland' : 'kernel';
   if (group === 'initramfs' || group === 'vmlinux') return group;
-  return group === 'lab' || group === 'tools' ? 'tool' : 'other';
+  return ['bench', 'lab', 'tools'].includes(group) ? 'tool' : 'other';
 }
 
 /** Takes the entry away by a rename, looks once more whether somebody has taken hold of it meanwhile, and only then deletes it. */

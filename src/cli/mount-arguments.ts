@@ -10,12 +10,15 @@ const FLAGS: Readonly<Record<string, Partial<MountOptions>>> = {
   rw: { readonly: false },
   writeback: { writeback: true },
   xattr: { xattr: true },
+  'posix-acl': { posixAcl: true },
 };
+/** What is no number is left to be told with the other options. */
+const number = (value: string): number => (/^\d+$/.test(value) ? Number(value) : (value as unknown as number));
 const VALUES: Readonly<Record<string, (value: string) => Partial<MountOptions>>> = {
   cache: (value) => ({ cache: value as MountOptions['cache'] }),
   sandbox: (value) => ({ sandbox: value as MountOptions['sandbox'] }),
-  // What is no number is left to be told with the other options.
-  threads: (value) => ({ threads: /^\d+$/.test(value) ? Number(value) : (value as unknown as number) }),
+  threads: (value) => ({ threads: number(value) }),
+  'request-queues': (value) => ({ requestQueues: number(value) }),
 };
 
 /** The mounts of all `--mount` options; what their values may be is checked with the other options. */

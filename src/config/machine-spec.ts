@@ -16,10 +16,12 @@ export interface MountSpec {
   readonly cache: 'auto' | 'always' | 'metadata' | 'never';
   readonly writeback: boolean;
   readonly xattr: boolean;
+  readonly posixAcl: boolean;
   /** Undefined: as it suits the user of this process. */
   readonly translateUid: readonly string[] | undefined;
   readonly translateGid: readonly string[] | undefined;
   readonly threads: number;
+  readonly requestQueues: number;
   readonly sandbox: 'namespace' | 'none';
 }
 

@@ -20,6 +20,12 @@ const translation = v.array(
   'a list of translations',
 );
 
+const wholeNumber = (from: number, to: number): v.GenericSchema<unknown, number> =>
+  v.custom<number>(
+    (value) => typeof value === 'number' && Number.isInteger(value) && value >= from && value <= to,
+    `a whole number, ${from} to ${to}`,
+  );
+
 const entries = {
   source: path,
   readonly: v.optional(v.boolean('true or false'), false),
@@ -29,19 +35,26 @@ const entries = {
   ),
   writeback: v.optional(v.boolean('true or false'), false),
   xattr: v.optional(v.boolean('true or false'), false),
+  posixAcl: v.optional(v.boolean('true or false'), false),
   translateUid: v.optional(translation),
   translateGid: v.optional(translation),
-  threads: v.optional(
-    v.custom<number>(
-      (value) => typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= 64,
-      'a whole number, 0 to 64',
-    ),
-    0,
-  ),
+  threads: v.optional(wholeNumber(0, 64), 0),
+  requestQueues: v.optional(wholeNumber(1, 63), 1),
   sandbox: v.optional(v.picklist(['namespace', 'none'], "'namespace' or 'none'"), 'namespace'),
 };
 
-const looseMount = v.looseObject(entries, 'the path of a folder or file of this host, or { source, … }');
+const looseMount = v.pipe(
+  v.looseObject(entries, 'the path of a folder or file of this host, or { source, … }'),
+  v.forward(
+    v.partialCheck(
+      [['posixAcl'], ['translateUid'], ['translateGid']],
+      ({ posixAcl, translateUid = [], translateGid = [] }) =>
+        !posixAcl || translateUid.length + translateGid.length === 0,
+      'false where ids are translated: those in access control lists would not be',
+    ),
+    ['posixAcl'],
+  ),
+);
 
 /** One mount with options, of which there may be more. */
 export const mountSchema: v.GenericSchema<unknown, MountOptions> = looseMount;
@@ -93,9 +106,11 @@ export function mountSpec(guestPath: string, given: MountOptions): MountSpec {
     cache: given.cache ?? 'auto',
     writeback: given.writeback ?? false,
     xattr: given.xattr ?? false,
+    posixAcl: given.posixAcl ?? false,
     translateUid: given.translateUid,
     translateGid: given.translateGid,
     threads: given.threads ?? 0,
+    requestQueues: given.requestQueues ?? 1,
     sandbox: given.sandbox ?? 'namespace',
   };
 }

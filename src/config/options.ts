@@ -46,6 +46,12 @@ export interface MountOptions {
    */
   readonly xattr?: boolean | undefined;
   /**
+   * POSIX access control lists, which are the host's own: the same users on both sides. It implies `xattr`, and goes with
+   * neither `translateUid` nor `translateGid`. As an ordinary user it takes the sandbox, and root in the guest is that user.
+   * @default false
+   */
+  readonly posixAcl?: boolean | undefined;
+  /**
    * How user ids translate, as `microvm virtiofsd --translate-uid` takes it.
    * @default as root none; else this user's files are root's in the guest
    */
@@ -60,6 +66,11 @@ export interface MountOptions {
    * @default 0
    */
   readonly threads?: number | undefined;
+  /**
+   * Request queues, 1 to 63, each with a thread where there are no `threads`. Guests use more than one from Linux 6.11 on.
+   * @default 1
+   */
+  readonly requestQueues?: number | undefined;
   /**
    * How the daemon is kept from the rest of this host. `'none'` for hosts that refuse namespaces: a guest that breaks into
    * the daemon is then this user.

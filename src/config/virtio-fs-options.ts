@@ -23,11 +23,6 @@ export interface VirtioFsOptions extends MountOptions {
    */
   readonly tag?: string | undefined;
   /**
-   * Request queues, 1 to 63, each with a thread where there are no `threads`. More than one takes a guest kernel 6.11.
-   * @default 1
-   */
-  readonly requestQueues?: number | undefined;
-  /**
    * After a monitor disconnects, wait for the next one.
    * @default false
    */
@@ -40,7 +35,6 @@ export interface VirtioFsSpec {
   readonly socketPath: string;
   readonly socketGroup: string | undefined;
   readonly tag: string | undefined;
-  readonly requestQueues: number;
   readonly reconnect: boolean;
 }
 
@@ -58,12 +52,6 @@ const entries = {
   tag: v.optional(
     v.custom<string>((value) => isText(value) && value !== '' && Buffer.byteLength(value) <= 36, '1 to 36 bytes'),
   ),
-  requestQueues: v.optional(
-    v.custom<number>(
-      (value) => typeof value === 'number' && Number.isInteger(value) && value >= 1 && value <= 63,
-      'a whole number, 1 to 63',
-    ),
-  ),
   reconnect: v.optional(v.boolean('true or false')),
 };
 const schema = v.intersect([mountSchema, v.looseObject(entries, 'an object of options')]);
@@ -74,7 +62,7 @@ export function normalizeVirtioFs(options: VirtioFsOptions): VirtioFsSpec {
   const known = [...mountOptionNames, ...Object.keys(entries)];
   const problems = [...problemsOf(issues ?? []), ...unknownOptions(options, known)];
   if (problems.length > 0) throw invalidOptions(problems);
-  const { socketPath, socketGroup, tag, requestQueues = 1, reconnect = false } = options;
+  const { socketPath, socketGroup, tag, reconnect = false } = options;
   const share = mountSpec('/', options);
-  return { share, socketPath: resolve(socketPath), socketGroup, tag, requestQueues, reconnect };
+  return { share, socketPath: resolve(socketPath), socketGroup, tag, reconnect };
 }

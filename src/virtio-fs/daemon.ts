@@ -135,30 +135,46 @@ function killGroup(pid: number): void {
 
 /** The daemon's options for a share. */
 export function shareArguments(share: Omit<Share, 'tag' | 'word' | 'target'>, socket: string): string[] {
-  const ids = translations(share);
+  const ids = idArguments(share);
   return [
     ['--shared-dir', share.source],
     ['--socket-path', socket],
     ['--sandbox', share.sandbox],
     ['--cache', share.cache],
     ['--thread-pool-size', String(share.threads)],
+    ['--request-queues', String(share.requestQueues)],
     share.readonly ? ['--readonly'] : [],
     share.writeback ? ['--writeback'] : [],
     share.xattr ? ['--xattr'] : [],
+    share.posixAcl ? ['--posix-acl'] : [],
     share.announceSubmounts ? [] : ['--no-announce-submounts'],
-    ids.uid.flatMap((rule) => ['--translate-uid', rule]),
-    ids.gid.flatMap((rule) => ['--translate-gid', rule]),
+    ids,
   ].flat();
 }
 
 /** An ordinary user's daemon can make files of that user only, so that is who root in the guest is. */
-function translations({ translateUid, translateGid }: Pick<Share, 'translateUid' | 'translateGid'>): {
-  uid: readonly string[];
-  gid: readonly string[];
-} {
+function idArguments(
+  share: Pick<Share, 'translateUid' | 'translateGid' | 'posixAcl' | 'sandbox' | 'source'>,
+): string[] {
   const [user, group] = [process.geteuid?.() ?? 0, process.getegid?.() ?? 0];
+  if (share.posixAcl) return user === 0 ? [] : namespaceOf(share, user, group);
   const own = (id: number): string[] => (user === 0 ? [] : [`map:0:${id}:1`]);
-  return { uid: translateUid ?? own(user), gid: translateGid ?? own(group) };
+  return [
+    ...(share.translateUid ?? own(user)).flatMap((rule) => ['--translate-uid', rule]),
+    ...(share.translateGid ?? own(group)).flatMap((rule) => ['--translate-gid', rule]),
+  ];
+}
+
+/** The kernel translates the ids in access control lists too, where they are those of a namespace. */
+function namespaceOf({ sandbox, source }: Pick<Share, 'sandbox' | 'source'>, user: number, group: number): string[] {
+  if (sandbox === 'none') {
+    throw new MicroVMError(
+      'ERR_NOT_SUPPORTED',
+      `Access control lists of ${source} take root or the sandbox 'namespace', in which this user is root`,
+      { hint: 'Leave the option sandbox away, or posixAcl.' },
+    );
+  }
+  return ['--uid-map', `:0:${user}:1:`, '--gid-map', `:0:${group}:1:`];
 }
 
 /** The errors in a log, without their times and places. */

@@ -64,12 +64,11 @@ export class VirtioFs implements AsyncDisposable {
   }
 }
 
-function daemonArguments({ share, socketPath, socketGroup, tag, requestQueues, reconnect }: VirtioFsSpec): string[] {
+function daemonArguments({ share, socketPath, socketGroup, tag, reconnect }: VirtioFsSpec): string[] {
   return [
     ...shareArguments({ ...share, announceSubmounts: true }, socketPath),
     ...(socketGroup === undefined ? [] : [`--socket-group=${socketGroup}`]),
     ...(tag === undefined ? [] : [`--tag=${tag}`]),
-    ...['--request-queues', String(requestQueues)],
     ...(reconnect ? ['--reconnect'] : []),
   ];
 }

@@ -146,7 +146,7 @@ async function boot(
       vsockSocket,
       vhostVsockFd: vhost?.deviceFd,
       deviceSocket: folder.socketPath('device'),
-      shares: shares.map(({ tag }) => ({ tag, socket: folder.socketPath(tag) })),
+      shares: shares.map(({ tag, requestQueues }) => ({ tag, requestQueues, socket: folder.socketPath(tag) })),
     };
     limit.start();
     const daemons = await limit.within(

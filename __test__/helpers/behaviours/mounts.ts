@@ -1,7 +1,9 @@
 // Host folders and files in the guest, for every accelerator.
 
+import { execFile } from 'node:child_process';
 import { cp, lstat, mkdir, readFile, readlink, realpath, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
 
 import { MicroVM, MicroVMError } from '../../../index.ts';
@@ -128,12 +130,25 @@ export function mountBehaviours(accelerator: AcceleratorName): void {
     const folder = await temporaryFolder(t);
     await writeFile(join(folder, 'given'), 'from the host');
     const name = `/var/microvm-test-${process.pid}`;
-    const vm = await bootGuest(t, accelerator, { rootfs: 'host', mounts: { '/work': folder } });
+    const vm = await bootGuest(t, accelerator, {
+      rootfs: 'host',
+      mounts: { '/work': { source: folder, posixAcl: true, requestQueues: 3 } },
+    });
     const { stdout } = await vm.exec(`cat /work/given; echo x > ${name} && cat ${name}; cat /etc/os-release`, {
       shell: true,
     });
     t.is(stdout, `from the hostx\n${await readFile('/etc/os-release', 'utf8')}`);
     await t.throwsAsync(stat(name), { code: 'ENOENT' });
+
+    // An ordinary user can name itself only, which is root in the guest.
+    const user = process.geteuid?.() ?? 0;
+    await vm.exec('setfacl', ['-m', `u:${user === 0 ? 4000 : 0}:rw`, '/work/given']);
+    const { stdout: list } = await promisify(execFile)('getfacl', ['-n', '-p', join(folder, 'given')]);
+    t.regex(list, new RegExp(`^user:${user === 0 ? 4000 : user}:rw-$`, 'm'));
+
+    const { stdout: interrupts } = await vm.exec('cat', ['/proc/interrupts']);
+    // Over PCI each queue has an interrupt of its own, by whose names they can be counted.
+    if (accelerator === 'tcg') t.is(interrupts.match(/-requests\.\d+$/gm)?.length, 1 + 3);
   });
 }
 

@@ -7,10 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::panic::{catch_unwind, resume_unwind};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 /// Bit of a task's flags while it ends: `PF_EXITING` of the kernel.
 const PF_EXITING: u64 = 0x4;
@@ -19,6 +20,15 @@ const FLAGS: usize = 6;
 
 /// A test and its name, as [`tests!`] lists them.
 pub type Test = (&'static str, fn());
+
+/// How a test ends that [`skip`] has ended.
+struct Skipped(String);
+
+/// Ends the test that calls it, for the host lacks something: [`run`] reports it as ignored, with the
+/// reason. With `MICROVM_TEST_REQUIRE_ALL=1` that is a failure.
+pub fn skip(reason: impl Into<String>) -> ! {
+    resume_unwind(Box::new(Skipped(reason.into())))
+}
 
 /// Lists tests by their functions' names: `tests! { module: function, other; … }`.
 #[macro_export]
@@ -34,28 +44,41 @@ macro_rules! tests {
 /// Runs the tests, one after the other, as they count what the process holds.
 ///
 /// Where the host lacks what they need, each is reported as ignored and the reason is printed:
-/// never as passed. With `MICROVM_TEST_REQUIRE_ALL=1` that is a failure.
+/// never as passed. With `MICROVM_TEST_REQUIRE_ALL=1` that is a failure. What only some of them need
+/// these say themselves ([`skip`]).
 #[must_use]
 pub fn run(tests: Vec<Test>, missing: Option<String>) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     if let Some(reason) = &missing {
         eprintln!("not run: {reason}");
-        if std::env::var_os("MICROVM_TEST_REQUIRE_ALL").is_some_and(|all| all == "1") {
+        if all_required() {
             return ExitCode::FAILURE;
         }
     }
     let trials = tests
         .into_iter()
         .map(|(name, test)| {
-            let run = move || {
-                test();
-                Ok(())
-            };
-            Trial::test(name, run).with_ignored_flag(missing.is_some())
+            Trial::ignorable_test(name, move || outcome(test)).with_ignored_flag(missing.is_some())
         })
         .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn all_required() -> bool {
+    std::env::var_os("MICROVM_TEST_REQUIRE_ALL").is_some_and(|all| all == "1")
+}
+
+/// Runs a test. One that fails goes on unwinding, for the harness to see.
+fn outcome(test: fn()) -> Result<Completion, Failed> {
+    match catch_unwind(test) {
+        Ok(()) => Ok(Completion::Completed),
+        Err(payload) => match payload.downcast::<Skipped>() {
+            Ok(skipped) if all_required() => Err(format!("not run: {}", skipped.0).into()),
+            Ok(skipped) => Ok(Completion::ignored_with(skipped.0)),
+            Err(failure) => resume_unwind(failure),
+        },
+    }
 }
 
 /// Threads by their numbers, with their names for people: two sets of the same threads are equal,
@@ -151,6 +174,17 @@ mod tests {
         release.send(()).unwrap();
         thread.join().unwrap().unwrap();
         assert_eq!(count(), 0);
+    }
+
+    #[test]
+    fn a_test_that_skips_is_ignored_with_its_reason_and_one_that_fails_still_fails() {
+        let skipped = outcome(|| skip("no such device"));
+        assert!(matches!(
+            skipped,
+            Ok(Completion::Ignored { reason: Some(reason) }) if reason == "no such device"
+        ));
+        assert!(matches!(outcome(|| ()), Ok(Completion::Completed)));
+        assert!(catch_unwind(|| outcome(|| resume_unwind(Box::new("wrong")))).is_err());
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod capabilities;
 mod confine;
 mod error;
 mod logging;
+mod memory_holes;
 mod names;
 mod options;
 mod seccomp;

@@ -12,6 +12,7 @@ use vm_memory::GuestMemoryAtomic;
 use crate::backend::{Backend, Memory, Shape};
 use crate::error::Error;
 use crate::logging;
+use crate::memory_holes;
 use crate::names::PlainNames;
 
 /// What is served to whom.
@@ -34,8 +35,10 @@ where
         reconnect,
         shape,
     } = serving;
+    memory_holes::mend().map_err(Error::Signals)?;
     let server = Arc::new(Server::new(PlainNames(fs)));
     loop {
+        memory_holes::forget();
         let backend = Arc::new(Backend::new(Arc::clone(&server), &shape)?);
         let mut connection = Connection::new(backend)?;
         logging::next_connection();

@@ -38,9 +38,12 @@ export function qemuArguments(machine: ResolvedMachine, wiring: QemuWiring): str
     ['-chardev', `socket,id=qmp,fd=${wiring.qmpFd}`],
     ['-mon', 'chardev=qmp,mode=control'],
     ...vsockArguments(machine.guestCid, wiring.vsock),
-    ...machine.shares.flatMap(({ tag, socket }) => [
+    ...machine.shares.flatMap(({ tag, socket, requestQueues }) => [
       ['-chardev', `socket,id=${tag},path=${escaped(socket)}`],
-      ['-device', `vhost-user-fs-pci,chardev=${tag},tag=${tag},queue-size=${SHARE_QUEUE_SIZE}`],
+      [
+        '-device',
+        `vhost-user-fs-pci,chardev=${tag},tag=${tag},queue-size=${SHARE_QUEUE_SIZE},num-request-queues=${requestQueues}`,
+      ],
     ]),
     ['-device', 'virtio-rng-pci'],
     ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],

@@ -13,13 +13,25 @@ use vhost::vhost_user::message::{VhostTransferStateDirection, VhostTransferState
 use virtiofsd::filesystem::{FileSystem, SerializableFileSystem};
 use virtiofsd::server::Server;
 
+use super::state_pipe::{FrontEnd, StatePipe};
+
+/// Bytes of the largest state that is taken: some millions of files.
+const LARGEST: u64 = 1 << 30;
+
 /// Transfers under way, of one connection. What has not been applied when it is dropped never is: a front end that comes
 /// next must not get the state that another one sends.
 #[derive(Debug, Default)]
 pub struct DeviceState {
     dropped: Arc<Mutex<bool>>,
     preparation: Mutex<Option<Preparation>>,
-    transfer: Mutex<Option<JoinHandle<io::Result<()>>>>,
+    transfer: Mutex<Option<Transfer>>,
+}
+
+/// A thread that writes or reads a state.
+#[derive(Debug)]
+struct Transfer {
+    thread: JoinHandle<io::Result<()>>,
+    front_end: Arc<FrontEnd>,
 }
 
 /// A thread that finds out how the receiving side can find each inode.
@@ -89,16 +101,18 @@ impl DeviceState {
         }
         let mut transfer = lock(&self.transfer);
         if let Some(running) = transfer.as_ref()
-            && !running.is_finished()
+            && !running.thread.is_finished()
         {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
         let preparation = lock(&self.preparation).take();
         let server = Arc::clone(server);
+        let front_end = Arc::new(FrontEnd::new()?);
+        let pipe = StatePipe::new(file, Arc::clone(&front_end));
         let thread = std::thread::Builder::new().name("transfer".to_owned());
-        *transfer = Some(match direction {
+        let thread = match direction {
             VhostTransferStateDirection::SAVE => {
-                thread.spawn(move || save(&server, preparation, file))?
+                thread.spawn(move || save(&server, preparation, pipe))?
             }
             VhostTransferStateDirection::LOAD => {
                 if let Some(preparation) = preparation {
@@ -107,15 +121,17 @@ impl DeviceState {
                 }
                 let dropped = Arc::clone(&self.dropped);
                 thread.spawn(move || {
-                    load(&server, file, &dropped)
+                    load(&server, pipe, &dropped)
                         .map_err(|error| explain("Failed to load state", &error))
                 })?
             }
-        });
+        };
+        *transfer = Some(Transfer { thread, front_end });
         Ok(())
     }
 
-    /// Waits for the end of what was begun, and tells how it went.
+    /// Waits for the end of what was begun, and tells how it went. Not for long where the other end of the state's
+    /// descriptor is kept open.
     pub fn finish(&self) -> io::Result<()> {
         let transfer = lock(&self.transfer).take().ok_or_else(|| {
             io::Error::new(
@@ -123,7 +139,9 @@ impl DeviceState {
                 "Front-end attempts to check migration state, but no migration has been done",
             )
         })?;
+        transfer.front_end.asks();
         transfer
+            .thread
             .join()
             .map_err(|_| io::Error::other("Failed to join the migration thread"))?
     }
@@ -133,6 +151,9 @@ impl Drop for DeviceState {
     fn drop(&mut self) {
         // Held while a state is applied, which takes no time of a front end's.
         *lock(&self.dropped) = true;
+        if let Some(transfer) = lock(&self.transfer).take() {
+            transfer.front_end.goes();
+        }
         if let Some(preparation) = lock(&self.preparation).take() {
             preparation.cancel();
         }
@@ -140,20 +161,38 @@ impl Drop for DeviceState {
 }
 
 /// Reads the whole state, for as long as it takes to come, and applies it if it is still wanted then.
-fn load<F>(server: &Server<F>, mut file: File, dropped: &Mutex<bool>) -> io::Result<()>
+fn load<F>(server: &Server<F>, pipe: StatePipe, dropped: &Mutex<bool>) -> io::Result<()>
 where
     F: FileSystem + SerializableFileSystem + Send + Sync + 'static,
 {
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
     let mut state = memory_file()?;
-    state.write_all(&bytes)?;
+    copy(pipe, &mut state, LARGEST)?;
     state.rewind()?;
     let dropped = lock(dropped);
     if *dropped {
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
     server.deserialize_and_apply(state)
+}
+
+/// Copies all there is. (The library's own function takes system calls that are not on the list.)
+fn copy(mut from: impl Read, mut to: impl Write, largest: u64) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 16];
+    let mut left = largest;
+    loop {
+        let read = match from.read(&mut buffer) {
+            Ok(read) => buffer.get(..read).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        if read.is_empty() {
+            return Ok(());
+        }
+        left = left
+            .checked_sub(read.len() as u64)
+            .ok_or_else(|| io::Error::other(format!("It is larger than {largest} bytes")))?;
+        to.write_all(read)?;
+    }
 }
 
 fn memory_file() -> io::Result<File> {
@@ -168,7 +207,7 @@ fn memory_file() -> io::Result<File> {
     }
 }
 
-fn save<F>(server: &Server<F>, preparation: Option<Preparation>, file: File) -> io::Result<()>
+fn save<F>(server: &Server<F>, preparation: Option<Preparation>, pipe: StatePipe) -> io::Result<()>
 where
     F: FileSystem + SerializableFileSystem + Send + Sync + 'static,
 {
@@ -184,9 +223,13 @@ where
             server.prepare_serialization(Arc::new(AtomicBool::new(false)));
         }
     }
-    server
-        .serialize(file)
-        .map_err(|error| explain("Failed to save state", &error))
+    let send = || {
+        let mut state = memory_file()?;
+        server.serialize(state.try_clone()?)?;
+        state.rewind()?;
+        copy(state, pipe, u64::MAX)
+    };
+    send().map_err(|error| explain("Failed to save state", &error))
 }
 
 fn explain(what: &str, error: &io::Error) -> io::Error {
@@ -195,4 +238,18 @@ fn explain(what: &str, error: &io::Error) -> io::Error {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_copied_unless_it_is_too_large() {
+        let mut copied = Vec::new();
+        copy(&[7; 100_000][..], &mut copied, 100_000).unwrap();
+        assert_eq!(copied, [7; 100_000]);
+        let error = copy(&[7; 100_001][..], io::sink(), 100_000).unwrap_err();
+        assert_eq!(error.to_string(), "It is larger than 100000 bytes");
+    }
 }

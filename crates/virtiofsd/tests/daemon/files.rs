@@ -27,22 +27,19 @@ fn read_and_write(mounted: &mut Mounted, daemon: &Daemon) {
     assert_eq!(mounted.lookup(ROOT, "nothing").unwrap_err(), libc::ENOENT);
 }
 
-#[test]
-fn a_guest_reads_and_writes_files_one_request_after_another() {
+pub fn a_guest_reads_and_writes_files_one_request_after_another() {
     let daemon = Daemon::start(&[]);
     let mut mounted = Mounted::mount(Driver::start(&daemon.socket()));
     read_and_write(&mut mounted, &daemon);
 }
 
-#[test]
-fn a_guest_reads_and_writes_files_by_a_pool_of_threads() {
+pub fn a_guest_reads_and_writes_files_by_a_pool_of_threads() {
     let daemon = Daemon::start(&["--thread-pool-size", "4"]);
     let mut mounted = Mounted::mount(Driver::start_with(&daemon.socket(), 2, true));
     read_and_write(&mut mounted, &daemon);
 }
 
-#[test]
-fn each_of_several_request_queues_serves_requests_and_suppresses_interrupts_as_asked() {
+pub fn each_of_several_request_queues_serves_requests_and_suppresses_interrupts_as_asked() {
     let daemon = Daemon::start(&["--request-queues", "3", "--xattr"]);
     let mut mounted = Mounted::mount(Driver::start_with(&daemon.socket(), 4, true));
     for ring in 1..4 {
@@ -59,8 +56,7 @@ fn each_of_several_request_queues_serves_requests_and_suppresses_interrupts_as_a
     }
 }
 
-#[test]
-fn requests_that_were_offered_before_the_kick_are_all_answered() {
+pub fn requests_that_were_offered_before_the_kick_are_all_answered() {
     for args in [&[][..], &["--thread-pool-size", "3"]] {
         let daemon = Daemon::start(args);
         let mut mounted = Mounted::mount(Driver::start(&daemon.socket()));
@@ -86,8 +82,7 @@ fn requests_that_were_offered_before_the_kick_are_all_answered() {
     }
 }
 
-#[test]
-fn the_configuration_space_has_the_tag_and_the_number_of_queues() {
+pub fn the_configuration_space_has_the_tag_and_the_number_of_queues() {
     use vhost::vhost_user::VhostUserFrontend;
     use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserProtocolFeatures};
     let daemon = Daemon::start(&["--tag", "my-share", "--request-queues", "5"]);

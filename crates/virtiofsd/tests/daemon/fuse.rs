@@ -6,6 +6,7 @@ pub const ROOT: u64 = 1;
 pub const LOOKUP: u32 = 1;
 pub const FORGET: u32 = 2;
 pub const GETATTR: u32 = 3;
+pub const SETATTR: u32 = 4;
 pub const SYMLINK: u32 = 6;
 pub const MKNOD: u32 = 8;
 pub const MKDIR: u32 = 9;
@@ -66,6 +67,7 @@ pub struct Entry {
     pub valid: u64,
     pub mode: u32,
     pub uid: u32,
+    pub gid: u32,
     pub flags: u32,
 }
 
@@ -77,7 +79,7 @@ pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
-fn words(words: &[u32]) -> Vec<u8> {
+pub fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
@@ -91,19 +93,25 @@ const OFFERED: u64 = 0x1f_ffff_ffff;
 impl Mounted {
     /// Sends INIT.
     pub fn mount(driver: Driver) -> Self {
+        Self::mount_without(driver, 0).unwrap()
+    }
+
+    /// Sends INIT as a driver that lacks some features.
+    pub fn mount_without(driver: Driver, lacking: u64) -> Result<Self, i32> {
         let mut mounted = Self {
             driver,
             ring: 1,
             caller: me(),
             flags: 0,
         };
-        let (low, high) = (OFFERED as u32, (OFFERED >> 32) as u32);
+        let offered = OFFERED & !lacking;
+        let (low, high) = (offered as u32, (offered >> 32) as u32);
         let mut body = words(&[7, 38, 131_072, low, high]);
         body.resize(64, 0);
-        let answer = mounted.call(INIT, 0, &body).unwrap();
+        let answer = mounted.call(INIT, 0, &body)?;
         assert_eq!(u32_at(&answer, 0), 7);
         mounted.flags = u64::from(u32_at(&answer, 12)) | u64::from(u32_at(&answer, 32)) << 32;
-        mounted
+        Ok(mounted)
     }
 
     /// Sends a request: the answer's body, or its error number.
@@ -133,9 +141,20 @@ impl Mounted {
         Ok(entry(&answer))
     }
 
+    /// Gives up a file that was looked up once. There is no answer to that.
+    pub fn forget(&mut self, node: u64) {
+        let request = message(FORGET, node, self.caller, &1u64.to_le_bytes());
+        assert!(self.driver.request(self.ring, &request, 16).is_empty());
+    }
+
     pub fn open(&mut self, node: u64, flags: i32) -> Result<u64, i32> {
-        let answer = self.call(OPEN, node, &words(&[flags as u32, 0]))?;
-        Ok(u64_at(&answer, 0))
+        Ok(self.open_with(node, flags, 0)?.0)
+    }
+
+    /// Opens with flags of the request itself: the handle, and what the answer says of caching.
+    pub fn open_with(&mut self, node: u64, flags: i32, more: u32) -> Result<(u64, u32), i32> {
+        let answer = self.call(OPEN, node, &words(&[flags as u32, more]))?;
+        Ok((u64_at(&answer, 0), u32_at(&answer, 8)))
     }
 
     pub fn read(&mut self, node: u64, handle: u64, at: u64, size: u32) -> Result<Vec<u8>, i32> {
@@ -148,9 +167,21 @@ impl Mounted {
     }
 
     pub fn write(&mut self, node: u64, handle: u64, at: u64, data: &[u8]) -> Result<u32, i32> {
+        self.write_with(node, handle, at, data, 0)
+    }
+
+    /// Writes with flags of the request itself.
+    pub fn write_with(
+        &mut self,
+        node: u64,
+        handle: u64,
+        at: u64,
+        data: &[u8],
+        flags: u32,
+    ) -> Result<u32, i32> {
         let mut body = handle.to_le_bytes().to_vec();
         body.extend(at.to_le_bytes());
-        body.extend(words(&[data.len() as u32, 0, 0, 0, 0, 0]));
+        body.extend(words(&[data.len() as u32, flags, 0, 0, 0, 0]));
         body.extend(data);
         let answer = self.call(WRITE, node, &body)?;
         Ok(u32_at(&answer, 0))
@@ -158,11 +189,32 @@ impl Mounted {
 
     /// Creates a file and opens it for writing.
     pub fn create(&mut self, folder: u64, file: &str) -> Result<(Entry, u64), i32> {
+        self.create_with(folder, file, [0o644, 0], &[])
+    }
+
+    /// The same with a mode, the umask of the program in the guest, and extensions of the request.
+    pub fn create_with(
+        &mut self,
+        folder: u64,
+        file: &str,
+        [mode, umask]: [u32; 2],
+        extensions: &[u8],
+    ) -> Result<(Entry, u64), i32> {
         let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
-        let mut body = words(&[flags as u32, 0o100_644, 0, 0]);
+        let mut body = words(&[flags as u32, libc::S_IFREG | mode, umask, 0]);
         body.extend(name(file));
+        body.extend(extensions);
         let answer = self.call(CREATE, folder, &body)?;
         Ok((entry(&answer), u64_at(&answer, 128)))
+    }
+
+    /// Sets a file's size, with what else is to happen then.
+    pub fn truncate_with(&mut self, node: u64, size: u64, valid: u32) -> Result<(), i32> {
+        const SIZE: u32 = 1 << 3;
+        let mut body = words(&[SIZE | valid, 0, 0, 0]);
+        body.extend(size.to_le_bytes());
+        body.resize(88, 0);
+        self.call(SETATTR, node, &body).map(drop)
     }
 
     pub fn set_xattr(&mut self, node: u64, attribute: &str, value: &[u8]) -> Result<(), i32> {
@@ -188,6 +240,7 @@ fn entry(answer: &[u8]) -> Entry {
         valid: u64_at(answer, 16),
         mode: u32_at(answer, 40 + 60),
         uid: u32_at(answer, 40 + 68),
+        gid: u32_at(answer, 40 + 72),
         flags: u32_at(answer, 40 + 84),
     }
 }

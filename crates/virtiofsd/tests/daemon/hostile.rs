@@ -22,8 +22,7 @@ fn getattr() -> Vec<u8> {
     message(GETATTR, ROOT, me(), &[0; 16])
 }
 
-#[test]
-fn chains_that_are_no_requests_take_their_queue_out_of_service_and_nothing_else() {
+pub fn chains_that_are_no_requests_take_their_queue_out_of_service_and_nothing_else() {
     let far = 1u64 << 40;
     let cases: &[(&str, &[Descriptor])] = &[
         (
@@ -76,8 +75,7 @@ fn chains_that_are_no_requests_take_their_queue_out_of_service_and_nothing_else(
     }
 }
 
-#[test]
-fn a_loop_of_descriptors_comes_to_an_end() {
+pub fn a_loop_of_descriptors_comes_to_an_end() {
     let daemon = Daemon::start(&["--reconnect"]);
     let mut driver = Driver::start(&daemon.socket());
     driver.write(INPUT, &getattr());
@@ -93,8 +91,7 @@ fn a_loop_of_descriptors_comes_to_an_end() {
     assert_serves(&daemon);
 }
 
-#[test]
-fn an_available_index_beyond_the_ring_takes_it_out_of_service() {
+pub fn an_available_index_beyond_the_ring_takes_it_out_of_service() {
     let daemon = Daemon::start(&["--reconnect"]);
     let driver = Driver::start(&daemon.socket());
     let [_, available, _] = Driver::parts(1);
@@ -107,8 +104,7 @@ fn an_available_index_beyond_the_ring_takes_it_out_of_service() {
     assert_serves(&daemon);
 }
 
-#[test]
-fn a_queue_that_was_out_of_service_is_good_again_after_a_new_start() {
+pub fn a_queue_that_was_out_of_service_is_good_again_after_a_new_start() {
     let daemon = Daemon::start(&[]);
     let mut driver = Driver::start(&daemon.socket());
     assert_eq!(
@@ -138,8 +134,7 @@ fn a_queue_that_was_out_of_service_is_good_again_after_a_new_start() {
     assert_eq!(driver.read(Driver::parts(1)[2] + 2, 2), 1u16.to_le_bytes());
 }
 
-#[test]
-fn requests_that_make_no_sense_are_answered_with_an_error() {
+pub fn requests_that_make_no_sense_are_answered_with_an_error() {
     let daemon = Daemon::start(&[]);
     std::fs::write(daemon.folder.path().join("secret"), "secret").unwrap();
     let mut mounted = Mounted::mount(Driver::start(&daemon.socket()));
@@ -189,8 +184,7 @@ fn requests_that_make_no_sense_are_answered_with_an_error() {
     assert!(mounted.lookup(ROOT, "file").is_ok());
 }
 
-#[test]
-fn a_front_end_that_breaks_the_protocol_is_refused_and_the_next_one_served() {
+pub fn a_front_end_that_breaks_the_protocol_is_refused_and_the_next_one_served() {
     let daemon = Daemon::start(&["--reconnect"]);
     for size in [0u16, 65_535] {
         let driver = connect(&daemon.socket(), 2, false);
@@ -214,8 +208,7 @@ fn a_front_end_that_breaks_the_protocol_is_refused_and_the_next_one_served() {
     assert_serves(&daemon);
 }
 
-#[test]
-fn a_kick_before_the_enabling_is_not_lost() {
+pub fn a_kick_before_the_enabling_is_not_lost() {
     let daemon = Daemon::start(&[]);
     let mut driver = connect(&daemon.socket(), 2, false);
     driver.add_ring(0, SIZE);
@@ -230,8 +223,7 @@ fn a_kick_before_the_enabling_is_not_lost() {
     assert!(matches!(driver.outcome(1), Outcome::Used(_)));
 }
 
-#[test]
-fn a_connection_that_breaks_off_in_a_request_leaves_the_daemon_well() {
+pub fn a_connection_that_breaks_off_in_a_request_leaves_the_daemon_well() {
     let daemon = Daemon::start(&["--reconnect", "--thread-pool-size", "2"]);
     std::fs::write(daemon.share().join("big"), vec![7; 8 << 20]).unwrap();
     for _ in 0..10 {
@@ -253,8 +245,7 @@ fn a_connection_that_breaks_off_in_a_request_leaves_the_daemon_well() {
     assert_serves(&daemon);
 }
 
-#[test]
-fn a_guest_that_opens_without_end_is_refused_in_time() {
+pub fn a_guest_that_opens_without_end_is_refused_in_time() {
     // 509 for memory regions, 100 and one for the daemon: what is left is the guest's.
     let daemon = Daemon::start(&["--reconnect", "--rlimit-nofile", "700"]);
     let mut mounted = Mounted::mount(Driver::start(&daemon.socket()));

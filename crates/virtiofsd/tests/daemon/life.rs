@@ -7,14 +7,13 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 
 use super::driver::Driver;
 use super::fuse::{Mounted, ROOT};
-use super::process::{Daemon, command, is_root, refused, send};
+use super::process::{Daemon, command, refused, require_root, send};
 
 fn assert_no_files(daemon: &Daemon) {
     assert!(!daemon.socket().exists() && !daemon.pid_file().exists());
 }
 
-#[test]
-fn signals_end_it_with_status_1_and_leave_no_files() {
+pub fn signals_end_it_with_status_1_and_leave_no_files() {
     for signal in [libc::SIGTERM, libc::SIGHUP, libc::SIGINT] {
         for sandbox in ["namespace", "none"] {
             let mut daemon = Daemon::start(&["--sandbox", sandbox]);
@@ -26,8 +25,7 @@ fn signals_end_it_with_status_1_and_leave_no_files() {
     }
 }
 
-#[test]
-fn the_end_of_the_connection_ends_it_with_status_0_and_leaves_no_files() {
+pub fn the_end_of_the_connection_ends_it_with_status_0_and_leaves_no_files() {
     let mut daemon = Daemon::start(&[]);
     drop(Mounted::mount(Driver::start(&daemon.socket())));
     assert_eq!(daemon.wait().code(), Some(0));
@@ -35,16 +33,14 @@ fn the_end_of_the_connection_ends_it_with_status_0_and_leaves_no_files() {
     assert_no_files(&daemon);
 }
 
-#[test]
-fn a_server_that_is_killed_ends_the_whole_daemon_and_leaves_no_files() {
+pub fn a_server_that_is_killed_ends_the_whole_daemon_and_leaves_no_files() {
     let mut daemon = Daemon::start(&["--sandbox", "none"]);
     send(daemon.server(), libc::SIGKILL);
     assert_eq!(daemon.wait().code(), Some(128 + libc::SIGKILL));
     assert_no_files(&daemon);
 }
 
-#[test]
-fn an_end_is_noticed_where_the_starter_ignores_those_of_its_children() {
+pub fn an_end_is_noticed_where_the_starter_ignores_those_of_its_children() {
     let ignore = || {
         // SAFETY: a constant, and no handler.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
@@ -60,8 +56,7 @@ fn an_end_is_noticed_where_the_starter_ignores_those_of_its_children() {
     assert_no_files(&daemon);
 }
 
-#[test]
-fn a_supervisor_that_is_killed_takes_the_server_along_and_the_next_daemon_takes_over() {
+pub fn a_supervisor_that_is_killed_takes_the_server_along_and_the_next_daemon_takes_over() {
     let mut daemon = Daemon::start(&[]);
     daemon.signal(libc::SIGKILL);
     // The pipe of the log ends when the last process has.
@@ -83,8 +78,7 @@ fn a_supervisor_that_is_killed_takes_the_server_along_and_the_next_daemon_takes_
     assert!(next.wait().unwrap().success());
 }
 
-#[test]
-fn the_pid_file_names_the_daemon_and_keeps_a_second_one_away() {
+pub fn the_pid_file_names_the_daemon_and_keeps_a_second_one_away() {
     let daemon = Daemon::start(&[]);
     let text = std::fs::read_to_string(daemon.pid_file()).unwrap();
     assert_eq!(text.trim(), daemon.child.id().to_string());
@@ -106,20 +100,23 @@ fn the_pid_file_names_the_daemon_and_keeps_a_second_one_away() {
     drop(Mounted::mount(Driver::start(&socket)));
 }
 
-#[test]
-fn the_socket_is_for_its_user_or_for_a_group() {
-    let mode = |daemon: &Daemon| daemon.socket().metadata().unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(&Daemon::start(&[])), 0o700);
-    if is_root("a socket of another group") {
-        let daemon = Daemon::start(&["--socket-group", "daemon"]);
-        assert_eq!(mode(&daemon), 0o770);
-        let group = std::os::unix::fs::MetadataExt::gid(&daemon.socket().metadata().unwrap());
-        assert_ne!(group, 0);
-    }
+fn mode_of_socket(daemon: &Daemon) -> u32 {
+    daemon.socket().metadata().unwrap().permissions().mode() & 0o777
 }
 
-#[test]
-fn an_inherited_socket_is_accepted_on_and_left_in_place() {
+pub fn the_socket_is_for_its_user() {
+    assert_eq!(mode_of_socket(&Daemon::start(&[])), 0o700);
+}
+
+pub fn the_socket_is_for_a_group_where_one_is_named() {
+    require_root("a socket of another group");
+    let daemon = Daemon::start(&["--socket-group", "daemon"]);
+    assert_eq!(mode_of_socket(&daemon), 0o770);
+    let group = std::os::unix::fs::MetadataExt::gid(&daemon.socket().metadata().unwrap());
+    assert_ne!(group, 0);
+}
+
+pub fn an_inherited_socket_is_accepted_on_and_left_in_place() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("inherited");
     let listener = OwnedFd::from(UnixListener::bind(&path).unwrap());

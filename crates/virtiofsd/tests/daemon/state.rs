@@ -9,9 +9,9 @@ use vhost::vhost_user::message::{VhostTransferStateDirection, VhostTransferState
 
 use super::driver::Driver;
 use super::fuse::{Mounted, ROOT};
-use super::process::Daemon;
+use super::process::{Daemon, require_root};
 
-fn save(driver: &mut Driver) -> Vec<u8> {
+pub fn save(driver: &mut Driver) -> Vec<u8> {
     let (mut reader, writer) = std::io::pipe().unwrap();
     begin(driver, VhostTransferStateDirection::SAVE, writer.into());
     let mut state = Vec::new();
@@ -20,68 +20,70 @@ fn save(driver: &mut Driver) -> Vec<u8> {
     state
 }
 
-fn begin(driver: &mut Driver, direction: VhostTransferStateDirection, end: OwnedFd) {
+pub fn begin(driver: &mut Driver, direction: VhostTransferStateDirection, end: OwnedFd) {
     let stopped = VhostTransferStatePhase::STOPPED;
     let back = driver.frontend.set_device_state_fd(direction, stopped, end);
     assert!(back.unwrap().is_none());
 }
 
-#[test]
-fn a_state_that_one_daemon_saved_goes_on_in_another_with_its_open_files() {
-    for mode in ["find-paths", "file-handles"] {
-        let mut source = Daemon::start(&["--migration-mode", mode]);
-        std::fs::create_dir(source.share().join("folder")).unwrap();
-        std::fs::write(source.share().join("folder/file"), "still here").unwrap();
-        let mut mounted = Mounted::mount(Driver::start(&source.socket()));
-        let folder = mounted.lookup(ROOT, "folder").unwrap();
-        let file = mounted.lookup(folder.node, "file").unwrap();
-        let handle = mounted.open(file.node, libc::O_RDONLY).unwrap();
-        if mode == "find-paths" {
-            // The log of memory announces what follows, so that it is prepared.
-            let announced = 1 << 32 | 1 << 30 | 1 << 28 | 1 << 26;
-            mounted.driver.frontend.set_features(announced).unwrap();
-        }
-        for ring in 0..2 {
-            mounted
-                .driver
-                .frontend
-                .set_vring_enable(ring, false)
-                .unwrap();
-        }
-        let state = save(&mut mounted.driver);
-        assert!(!state.is_empty());
-        if mode == "file-handles" {
-            source.expect_log("did not announce the migration");
-        }
-
-        let folder = tempfile::tempdir().unwrap();
-        let target = Daemon::start_sharing(folder, &source.share(), &[], |_| ());
-        let mut driver = Driver::start(&target.socket());
-        let (reader, mut writer) = std::io::pipe().unwrap();
-        begin(
-            &mut driver,
-            VhostTransferStateDirection::LOAD,
-            reader.into(),
-        );
-        writer.write_all(&state).unwrap();
-        drop(writer);
-        let loaded = driver.frontend.check_device_state();
-        if mode == "file-handles" && !super::process::is_root("opening by file handle") {
-            continue;
-        }
-        loaded.unwrap();
-        mounted.driver = driver;
-        let read = mounted.read(file.node, handle, 0, 64).unwrap();
-        assert_eq!(read, b"still here", "{mode}");
-        // Its connection has ended with the old driver.
-        assert!(source.wait().success());
-        let late = source.log.contains("did not announce the migration");
-        assert_eq!(late, mode == "file-handles", "{}", source.log);
-    }
+pub fn a_state_that_one_daemon_saved_goes_on_in_another_with_its_open_files() {
+    // Only root opens by file handle.
+    go_on_by("find-paths");
 }
 
-#[test]
-fn a_state_that_is_none_is_refused_and_a_check_without_a_transfer_too() {
+pub fn a_state_goes_on_by_file_handles() {
+    require_root("opening by file handle");
+    go_on_by("file-handles");
+}
+
+fn go_on_by(mode: &str) {
+    let mut source = Daemon::start(&["--migration-mode", mode]);
+    std::fs::create_dir(source.share().join("folder")).unwrap();
+    std::fs::write(source.share().join("folder/file"), "still here").unwrap();
+    let mut mounted = Mounted::mount(Driver::start(&source.socket()));
+    let folder = mounted.lookup(ROOT, "folder").unwrap();
+    let file = mounted.lookup(folder.node, "file").unwrap();
+    let handle = mounted.open(file.node, libc::O_RDONLY).unwrap();
+    if mode == "find-paths" {
+        // The log of memory announces what follows, so that it is prepared.
+        let announced = 1 << 32 | 1 << 30 | 1 << 28 | 1 << 26;
+        mounted.driver.frontend.set_features(announced).unwrap();
+    }
+    for ring in 0..2 {
+        mounted
+            .driver
+            .frontend
+            .set_vring_enable(ring, false)
+            .unwrap();
+    }
+    let state = save(&mut mounted.driver);
+    assert!(!state.is_empty());
+    if mode == "file-handles" {
+        source.expect_log("did not announce the migration");
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let target = Daemon::start_sharing(folder, &source.share(), &[], |_| ());
+    let mut driver = Driver::start(&target.socket());
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    begin(
+        &mut driver,
+        VhostTransferStateDirection::LOAD,
+        reader.into(),
+    );
+    writer.write_all(&state).unwrap();
+    drop(writer);
+    driver.frontend.check_device_state().unwrap();
+    mounted.driver = driver;
+    let read = mounted.read(file.node, handle, 0, 64).unwrap();
+    assert_eq!(read, b"still here", "{mode}");
+    // Its connection has ended with the old driver.
+    assert!(source.wait().success());
+    let late = source.log.contains("did not announce the migration");
+    assert_eq!(late, mode == "file-handles", "{}", source.log);
+}
+
+pub fn a_state_that_is_none_is_refused_and_a_check_without_a_transfer_too() {
     let mut daemon = Daemon::start(&["--reconnect"]);
     let driver = Driver::start(&daemon.socket());
     assert!(driver.frontend.check_device_state().is_err());
@@ -106,8 +108,7 @@ fn a_state_that_is_none_is_refused_and_a_check_without_a_transfer_too() {
     assert_eq!(mounted.lookup(ROOT, "none").unwrap_err(), libc::ENOENT);
 }
 
-#[test]
-fn a_front_end_that_comes_back_goes_on_and_a_new_guest_begins_anew() {
+pub fn a_front_end_that_comes_back_goes_on_and_a_new_guest_begins_anew() {
     let daemon = Daemon::start(&["--reconnect"]);
     std::fs::write(daemon.share().join("file"), "kept").unwrap();
     let mut mounted = Mounted::mount(Driver::start(&daemon.socket()));
@@ -125,8 +126,7 @@ fn a_front_end_that_comes_back_goes_on_and_a_new_guest_begins_anew() {
     assert_eq!(old, libc::EBADF);
 }
 
-#[test]
-fn connections_leave_no_descriptor_and_no_thread_behind() {
+pub fn connections_leave_no_descriptor_and_no_thread_behind() {
     let daemon = Daemon::start(&["--reconnect", "--request-queues", "2"]);
     let count = || {
         let server = daemon.server();

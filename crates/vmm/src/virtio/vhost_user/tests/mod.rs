@@ -1,6 +1,7 @@
 //! The front end against back ends that fail in all the ways they can.
 
 mod fake_peer;
+mod queues;
 
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
@@ -40,6 +41,10 @@ impl Bench {
     }
 
     fn with_memory(memory: Arc<GuestMemoryMmap>) -> Self {
+        Self::with_queues(memory, 2)
+    }
+
+    fn with_queues(memory: Arc<GuestMemoryMmap>, queues: usize) -> Self {
         let event = || EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).unwrap();
         let line = Arc::new(Line {
             descriptor: event(),
@@ -50,7 +55,7 @@ impl Bench {
         Self {
             context: HostContext {
                 memory,
-                kicks: [event(), event()].into(),
+                kicks: (0..queues).map(|_| event()).collect(),
                 interrupt: Arc::clone(&line) as Arc<dyn Interrupt>,
                 events: Arc::new(move |event| {
                     let _ = sender.lock().unwrap().send(event);
@@ -77,7 +82,7 @@ impl Bench {
         let device = VhostUserDevice {
             peer,
             device_type: 19,
-            queues: 2,
+            queues: u16::try_from(self.context.kicks.len()).unwrap(),
             queue_size: 8,
             config: None,
         };
@@ -96,7 +101,11 @@ impl Bench {
 }
 
 fn queues() -> Vec<QueueState> {
-    (0..2)
+    ready_queues(2)
+}
+
+fn ready_queues(count: u64) -> Vec<QueueState> {
+    (0..count)
         .map(|index| QueueState {
             max_size: 8,
             size: 8,
