@@ -164,6 +164,14 @@ for (const [what, speak] of [
   });
 }
 
+test('a limit of time that is over before the command begins is a result too, where that is asked for', async (t) => {
+  const exec = await http2Agent(t, () => {});
+  t.like(await exec({ timeout: 50, reject: false }), { timedOut: true, exitCode: undefined, stdout: '' });
+  const late = exec({ timeout: 50, reject: false });
+  await t.throwsAsync(late.pid, { code: 'ERR_EXEC_TIMEOUT' });
+  t.true((await late).timedOut);
+});
+
 test('an agent that accepts and is silent runs into a timeout', async (t) => {
   const exec = await rawAgent(t, () => {});
   t.is(await code(t, exec()), 'ERR_AGENT_TIMEOUT');
@@ -172,6 +180,7 @@ test('an agent that accepts and is silent runs into a timeout', async (t) => {
 test('a command that does not end when it should is given up, whatever the agent does', async (t) => {
   const exec = await http2Agent(t, (stream) => stream.respond(HEAD), { ...LONG, answerTimeoutMs: 3_000 });
   t.is(await code(t, exec({ timeout: 50, killGrace: 1 })), 'ERR_EXEC_TIMEOUT');
+  t.like(await exec({ timeout: 50, killGrace: 1, reject: false }), { timedOut: true, exitCode: undefined });
   const abort = new AbortController();
   const running = exec({ signal: abort.signal });
   await running.pid;

@@ -31,6 +31,9 @@ const LAST_WORDS_MS = 2_000;
 /** Options that only the agent API can fulfil. */
 const API_ONLY = ['stdin', 'user', 'group', 'pty', 'detached', 'maxBuffer', 'buffer'] as const;
 
+/** Of a command that timed out without anybody telling how it ended. */
+const NO_STATUS: ProcessExit = { code: undefined, signal: undefined, signalNumber: undefined, oomKilled: false };
+
 /** Starts a command; see `MicroVM.exec`. Never throws: what is wrong rejects. */
 export function startProcess(
   vm: BootedMachine,
@@ -145,7 +148,11 @@ class Run {
     } catch (error) {
       this.#measure();
       if (this.#stream) destroy(this.#stream);
-      throw await this.#explain(error, command);
+      const failure = await this.#explain(error, command);
+      if (this.#stop?.kind !== 'timeout' || this.#options.reject !== false) throw failure;
+      // A limit that was over before the command began, or while nobody answered, is a result like any other.
+      started.reject(failure);
+      return NO_STATUS;
     } finally {
       this.#measure();
       signal?.removeEventListener('abort', abort);
