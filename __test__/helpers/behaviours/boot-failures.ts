@@ -41,7 +41,7 @@ export function bootFailureBehaviours(accelerator: AcceleratorName): void {
   test.serial('a kernel that panics on its way is told long before the timeout', leavesNothing, async (t) => {
     const started = performance.now();
     const error = await fails(t, { cmdline: 'rdinit=/no/such root=/dev/none rootwait=0', bootTimeout: PATIENCE_MS });
-    t.is(error.code, 'ERR_MACHINE_EXITED');
+    t.is(error.code, 'ERR_GUEST_PANIC');
     t.regex(error.consoleTail ?? '', /Kernel panic/);
     t.true(performance.now() - started < PATIENCE_MS / 2);
   });

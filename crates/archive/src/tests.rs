@@ -564,7 +564,7 @@ fn limits_are_kept_before_anything_is_made() {
         })
     ));
     let deep: Vec<Entry> = (0..3)
-        .map(|index| entry(Kind::Fifo, &format!("t/{index}/a/b/c/d")))
+        .map(|index| entry(Kind::Fifo, &format!("t/deep{index}/a/b/c/d")))
         .collect();
     assert!(unpack(&archive(&deep), limited(1 << 30, 9)).is_err());
     let files: Vec<Entry> = (0..3)

@@ -15,14 +15,19 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Bytes of the pages that files can have. Those of a smaller one than the file's cannot be replaced.
 const PAGES: [usize; 3] = [4 << 10, 2 << 20, 1 << 30];
 
+/// Holes that are mended for one connection: far fewer than the mappings that a process may have. Were there no room for
+/// one more, the kernel would say the same as of a page that is too small.
+const MOST: usize = 4096;
+
 /// Where this program's own files are mapped: a hole there is not mended.
 static OWN: OnceLock<Vec<Range<u64>>> = OnceLock::new();
 static TORN: AtomicBool = AtomicBool::new(false);
+static MENDED: AtomicUsize = AtomicUsize::new(0);
 
 /// Has holes mended from now on.
 pub fn mend() -> io::Result<()> {
@@ -47,6 +52,7 @@ pub fn torn() -> bool {
 /// Forgets holes: for the next connection, whose memory is another.
 pub fn forget() {
     TORN.store(false, Ordering::Relaxed);
+    MENDED.store(0, Ordering::Relaxed);
 }
 
 extern "C" fn mend_or_end(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
@@ -54,7 +60,8 @@ extern "C" fn mend_or_end(signal: libc::c_int, info: *mut libc::siginfo_t, _: *m
     let info = unsafe { &*info };
     // SAFETY: it is looked at only where the code says that there is an address.
     let address = unsafe { info.si_addr() } as usize;
-    if info.si_code == libc::BUS_ADRERR && !is_own(address) && replace(address) {
+    let has_room = || MENDED.fetch_add(1, Ordering::Relaxed) < MOST;
+    if info.si_code == libc::BUS_ADRERR && !is_own(address) && has_room() && replace(address) {
         TORN.store(true, Ordering::Relaxed);
         return;
     }
