@@ -5,5 +5,5 @@ export default {
   // A process for each file: a crash of native code takes one file along, and leaks can be counted.
   workerThreads: false,
   concurrency: 2,
-  timeout: '3m',
+  timeout: '5m',
 };

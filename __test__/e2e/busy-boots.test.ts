@@ -25,7 +25,8 @@ test.after.always(async () => {
 });
 
 test.serial(`tcg boots ${BOOTS} times of ${BOOTS} while all cores are busy`, async (t) => {
-  t.timeout(BOOTS * 2 * MINUTE);
+  // A limit of its own puts ava's off for all other tests, and the idle time that it then misses is missed for good.
+  if (BOOTS > 5) t.timeout(BOOTS * 2 * MINUTE);
   const failures: unknown[] = [];
   for (let boot = 0; boot < BOOTS; boot += 1) {
     try {
