@@ -1,8 +1,7 @@
 // Copies by the real agent, run as a process of this machine, and by agents that mean harm.
 
 import { execFileSync } from 'node:child_process';
-import { once } from 'node:events';
-import { createServer, type ServerHttp2Stream } from 'node:http2';
+import type { ServerHttp2Stream } from 'node:http2';
 import {
   chmod,
   link,
@@ -26,6 +25,7 @@ import type { CopyProgress } from '../../src/guest-api/copy.ts';
 import { GuestFileError } from '../../src/guest-api/file-error.ts';
 import { GuestFiles } from '../../src/guest-api/guest-files.ts';
 import { agentByHand, transportTo } from '../helpers/agent-by-hand.ts';
+import { hostileAgent } from '../helpers/hostile-agent.ts';
 import { temporaryFolder } from '../helpers/temporary-folder.ts';
 
 async function setUp(
@@ -234,27 +234,10 @@ test('limits end a copy out', async (t) => {
   await fs.copyOut(join(folder, 'tree'), join(folder, 'c'), { maxEntries: 7, maxBytes: 53_000_010 });
 });
 
-/** An agent whose answers the test decides. */
-async function hostileAgent(t: ExecutionContext, answer: (stream: ServerHttp2Stream) => void): Promise<GuestFiles> {
-  const server = createServer();
-  const sessions = new Set<{ destroy(): void }>();
-  server.on('session', (session) => {
-    sessions.add(session);
-    session.on('error', () => {});
-  });
-  server.on('stream', (stream) => {
-    stream.on('error', () => {});
-    answer(stream);
-  });
-  const path = join(await temporaryFolder(t), 'api');
-  server.listen(path);
-  await once(server, 'listening');
-  const api = new AgentApi(transportTo(path), { answerTimeoutMs: 10_000 });
-  t.teardown(() => {
-    api.close();
-    for (const session of sessions) session.destroy();
-    server.close();
-  });
+/** Files of a guest whose agent answers so. */
+async function filesOf(t: ExecutionContext, answer: (stream: ServerHttp2Stream) => void): Promise<GuestFiles> {
+  const api = new AgentApi(transportTo(await hostileAgent(t, answer)), { answerTimeoutMs: 10_000 });
+  t.teardown(() => api.close());
   return new GuestFiles(api);
 }
 
@@ -279,7 +262,7 @@ for (const [what, script, args] of [
 ] as const) {
   test(`an agent that sends ${what} is refused and reaches nothing`, async (t) => {
     const archive = await tar(t, script, ...args);
-    const fs = await hostileAgent(t, (stream) => {
+    const fs = await filesOf(t, (stream) => {
       stream.respond({ ':status': 200 });
       stream.end(archive);
     });
@@ -311,7 +294,7 @@ for (const [what, code, answer] of [
   ['tells a reason that is no text', 'ERR_AGENT_PROTOCOL', (stream) => withTrailers(stream, { refusal: '%7B%7D' })],
 ] as readonly (readonly [string, string, (stream: ServerHttp2Stream) => void])[]) {
   test(`an agent that ${what} instead of an archive is ${code}`, async (t) => {
-    const fs = await hostileAgent(t, answer);
+    const fs = await filesOf(t, answer);
     const target = join(await temporaryFolder(t), 'target');
     await t.throwsAsync(fs.copyOut('/t', target), { instanceOf: MicroVMError, code });
   });
@@ -329,7 +312,7 @@ function withTrailers(stream: ServerHttp2Stream, trailers: Record<string, string
 
 test('an agent that stalls is left when the copy is aborted, and the reason of one that breaks off is told', async (t) => {
   const abort = new AbortController();
-  const stalling = await hostileAgent(t, (stream) => {
+  const stalling = await filesOf(t, (stream) => {
     stream.respond({ ':status': 200 });
     stream.write(Buffer.alloc(100));
     setImmediate(() => abort.abort());
@@ -337,7 +320,7 @@ test('an agent that stalls is left when the copy is aborted, and the reason of o
   const target = join(await temporaryFolder(t), 'target');
   await t.throwsAsync(stalling.copyOut('/t', target, { signal: abort.signal }), { name: 'AbortError' });
   const refusal = { code: 'EACCES', message: 'Permission denied', path: '/t/secret', syscall: 'open' };
-  const breaking = await hostileAgent(t, (stream) =>
+  const breaking = await filesOf(t, (stream) =>
     withTrailers(stream, { refusal: encodeURIComponent(JSON.stringify(refusal)) }),
   );
   const error = await t.throwsAsync(breaking.copyOut('/t', target), { instanceOf: GuestFileError });

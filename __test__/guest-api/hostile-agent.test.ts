@@ -1,18 +1,19 @@
 // An agent that speaks its API wrongly, in every way: each request comes to its end, with a code, and costs little.
 
 import { once } from 'node:events';
-import { createServer as createHttp2, type Http2SecureServer, type ServerHttp2Stream } from 'node:http2';
+import type { ServerHttp2Stream } from 'node:http2';
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import fc from 'fast-check';
 
 import { MicroVMError } from '../../src/errors.ts';
-import { AgentApi } from '../../src/guest-api/agent-api.ts';
+import { AgentApi, type AgentApiOptions } from '../../src/guest-api/agent-api.ts';
 import type { ExecOptions } from '../../src/vm/exec-options.ts';
 import type { GuestProcess } from '../../src/vm/guest-process.ts';
 import { startProcess } from '../../src/vm/run-process.ts';
 import { machineOf, transportTo } from '../helpers/agent-by-hand.ts';
+import { hostileAgent } from '../helpers/hostile-agent.ts';
 import { temporaryFolder } from '../helpers/temporary-folder.ts';
 
 type Exec = (options?: ExecOptions) => GuestProcess<string | Buffer>;
@@ -29,30 +30,11 @@ async function http2Agent(
   answer: (stream: ServerHttp2Stream) => void,
   limits = LONG,
 ): Promise<Exec> {
-  const server = createHttp2() as unknown as Http2SecureServer;
-  const sessions = new Set<{ destroy(): void }>();
-  // A connection that is reset after its session has ended is nobody's else.
-  server.on('connection', (socket: Socket) => void socket.on('error', () => {}));
-  server.on('session', (session) => {
-    sessions.add(session);
-    session.on('error', () => {});
-  });
-  server.on('stream', (stream) => {
-    stream.on('error', () => {});
-    answer(stream);
-  });
-  const path = join(await temporaryFolder(t), 'api');
-  server.listen(path);
-  await once(server, 'listening');
-  t.teardown(() => {
-    for (const session of sessions) session.destroy();
-    server.close();
-  });
-  return execOn(t, path, limits);
+  return execOn(t, await hostileAgent(t, answer), limits);
 }
 
 /** An agent that speaks no HTTP/2, or only some bytes of it. */
-async function rawAgent(t: ExecutionContext, speak: (socket: Socket) => void): Promise<Exec> {
+async function rawAgent(t: ExecutionContext, speak: (socket: Socket) => void, limits = SHORT): Promise<Exec> {
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {
     sockets.add(socket);
@@ -66,10 +48,10 @@ async function rawAgent(t: ExecutionContext, speak: (socket: Socket) => void): P
     for (const socket of sockets) socket.destroy();
     server.close();
   });
-  return execOn(t, path);
+  return execOn(t, path, limits);
 }
 
-function execOn(t: ExecutionContext, path: string, limits = SHORT): Exec {
+function execOn(t: ExecutionContext, path: string, limits: AgentApiOptions): Exec {
   const api = new AgentApi(transportTo(path), limits);
   t.teardown(() => api.close());
   const vm = machineOf(api);
@@ -234,28 +216,25 @@ test('output over maxBuffer ends the command, and what was kept is in the error'
 test('a connection that breaks at any byte gives the whole result or an error, never a made-up status', async (t) => {
   // What a right agent sends, as it sends it, cut off after so many bytes.
   const body = Buffer.concat([Buffer.from([1, 0, 0, 0, 0, 0, 0, 3]), Buffer.from('out')]);
-  const path = join(await temporaryFolder(t), 'right');
-  const right = createHttp2();
-  right.on('stream', withTrailers({ 'exit-code': '7' }, body));
-  right.on('connection', (socket: Socket) => void socket.on('error', () => {}));
-  right.on('session', (session) => session.on('error', () => {}));
-  right.listen(path);
-  await once(right, 'listening');
-  t.teardown(() => right.close());
+  const path = await hostileAgent(t, withTrailers({ 'exit-code': '7' }, body));
   let cut = Number.POSITIVE_INFINITY;
   const { connect } = await import('node:net');
-  const exec = await rawAgent(t, (socket) => {
-    const inner = connect(path);
-    inner.on('error', () => {});
-    socket.on('data', (data) => inner.write(data)).once('close', () => inner.destroy());
-    let passed = 0;
-    inner.on('data', (data: Buffer) => {
-      const rest = data.subarray(0, Math.max(0, cut - passed));
-      passed += data.length;
-      if (socket.writable) socket.write(rest);
-      if (passed >= cut) socket.end();
-    });
-  });
+  const exec = await rawAgent(
+    t,
+    (socket) => {
+      const inner = connect(path);
+      inner.on('error', () => {});
+      socket.on('data', (data) => inner.write(data)).once('close', () => inner.destroy());
+      let passed = 0;
+      inner.on('data', (data: Buffer) => {
+        const rest = data.subarray(0, Math.max(0, cut - passed));
+        passed += data.length;
+        if (socket.writable) socket.write(rest);
+        if (passed >= cut) socket.end();
+      });
+    },
+    LONG,
+  );
   const whole = await exec({ reject: false });
   t.like(whole, { stdout: 'out', exitCode: 7 });
   await fc.assert(

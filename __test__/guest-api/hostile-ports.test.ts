@@ -1,17 +1,14 @@
 // An agent that lies about its ports: nothing of this host is reached but what was named, and little is kept for it.
 
-import { once } from 'node:events';
-import { createServer as createHttp2, type Http2SecureServer, type ServerHttp2Stream } from 'node:http2';
-import type { Socket } from 'node:net';
-import { join } from 'node:path';
+import type { ServerHttp2Stream } from 'node:http2';
 import test, { type ExecutionContext } from 'ava';
 
 import { MicroVMError } from '../../src/errors.ts';
 import { AgentApi } from '../../src/guest-api/agent-api.ts';
 import { GuestPorts } from '../../src/guest-api/guest-ports.ts';
 import { transportTo } from '../helpers/agent-by-hand.ts';
+import { hostileAgent } from '../helpers/hostile-agent.ts';
 import { dial, endOf, serve } from '../helpers/tcp.ts';
-import { temporaryFolder } from '../helpers/temporary-folder.ts';
 
 const ANY = { port: 0, address: '127.0.0.1' } as const;
 const LISTENING = { ':status': 200, listener: '1', port: '8080' };
@@ -22,29 +19,12 @@ async function portsOf(
   answer: (stream: ServerHttp2Stream, path: string) => void,
   answerTimeoutMs = 60_000,
 ): Promise<GuestPorts> {
-  const server = createHttp2() as unknown as Http2SecureServer;
-  const sessions = new Set<{ destroy(): void }>();
-  // A connection that is reset after its session has ended is nobody's else.
-  server.on('connection', (socket: Socket) => void socket.on('error', () => {}));
-  server.on('session', (session) => {
-    sessions.add(session);
-    session.on('error', () => {});
-  });
-  server.on('stream', (stream, headers) => {
-    stream.on('error', () => {});
-    answer(stream, String(headers[':path']));
-  });
-  const path = join(await temporaryFolder(t), 'api');
-  server.listen(path);
-  await once(server, 'listening');
-  const api = new AgentApi(transportTo(path), { answerTimeoutMs, connectTimeoutMs: 60_000 });
+  const api = new AgentApi(transportTo(await hostileAgent(t, answer)), { answerTimeoutMs, connectTimeoutMs: 60_000 });
   const ports = new GuestPorts();
   ports.attach(api);
   t.teardown(async () => {
     await ports.close(new MicroVMError('ERR_MACHINE_EXITED', 'The test is over'));
     api.close();
-    for (const session of sessions) session.destroy();
-    server.close();
   });
   return ports;
 }
