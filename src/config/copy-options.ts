@@ -3,31 +3,25 @@
 import * as v from 'valibot';
 import type { OptionProblem } from '../errors.ts';
 import { problemsOf, unknownOptions } from './problems.ts';
-import { isText } from './text.ts';
+import { abortSignal, isPath, wholeNumber } from './values.ts';
 
-const signal = v.optional(v.custom((value) => value instanceof AbortSignal, 'an AbortSignal'));
-const isLimit = (value: unknown): boolean => typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
-const pattern = v.custom((value) => isText(value) && value !== '', 'a pattern: text that is not empty, without NUL');
+const MAX_QUEUE = 2 ** 20;
+const pattern = v.custom(isPath, 'a pattern: text that is not empty, without NUL');
 
 const copyEntries = {
-  signal,
+  signal: v.optional(abortSignal),
   onProgress: v.optional(v.custom((value) => typeof value === 'function', 'a function')),
   preserveOwner: v.optional(v.boolean('true or false')),
   exclude: v.optional(v.array(pattern, 'a list of patterns')),
 };
-const limit = v.optional(v.custom(isLimit, 'a whole number, 0 or more'));
+const limit = v.optional(wholeNumber(0, Number.MAX_SAFE_INTEGER, 'a whole number, 0 or more'));
 const ENTRIES: Readonly<Record<'copyIn' | 'copyOut' | 'watch', v.ObjectEntries>> = {
   copyIn: copyEntries,
   copyOut: { ...copyEntries, maxBytes: limit, maxEntries: limit },
   watch: {
-    signal,
+    signal: v.optional(abortSignal),
     recursive: v.optional(v.boolean('true or false')),
-    maxQueue: v.optional(
-      v.custom(
-        (value) => isLimit(value) && Number(value) > 0 && Number(value) <= 2 ** 20,
-        'a whole number, 1 to 1048576',
-      ),
-    ),
+    maxQueue: v.optional(wholeNumber(1, MAX_QUEUE)),
     overflow: v.optional(v.picklist(['ignore', 'throw'], "'ignore' or 'throw'")),
   },
 };

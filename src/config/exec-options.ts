@@ -2,21 +2,22 @@
 
 import * as v from 'valibot';
 import type { OptionProblem } from '../errors.ts';
-import { milliseconds } from './milliseconds.ts';
 import { problemsOf, unknownOptions } from './problems.ts';
 import { isText } from './text.ts';
+import { abortSignal, isWhole, milliseconds, wholeNumber } from './values.ts';
+
+/** The number beyond stands for "none" in the kernel's calls. */
+const MAX_ID = 2 ** 32 - 2;
 
 const account = v.custom(
-  (value) =>
-    (isText(value) && /^[^:\n]+$/.test(value)) ||
-    (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < 2 ** 32 - 1),
-  'a name or a number, 0 to 4294967294',
+  (value) => (isText(value) && /^[^:\n]+$/.test(value)) || isWhole(value, 0, MAX_ID),
+  `a name or a number, 0 to ${MAX_ID}`,
 );
-const terminalSide = wholeNumber(1, 65_535, 'a whole number, 1 to 65535');
+const terminalSide = wholeNumber(1, 65_535);
 
 const entries = {
   timeout: v.optional(milliseconds),
-  signal: v.optional(v.custom((value) => value instanceof AbortSignal, 'an AbortSignal')),
+  signal: v.optional(abortSignal),
   reject: v.optional(v.boolean('true or false')),
   input: v.optional(
     v.custom((value) => typeof value === 'string' || value instanceof Uint8Array, 'text or bytes (a Uint8Array)'),
@@ -37,12 +38,6 @@ const entries = {
 };
 const elsewhere = ['cwd', 'env', 'shell'];
 const schema = v.looseObject(entries, 'an object of options');
-
-function wholeNumber(min: number, max: number, allowed: string): v.GenericSchema<number> {
-  const isRight = (value: unknown): boolean =>
-    typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max;
-  return v.custom<number>(isRight, allowed);
-}
 
 function isSource(value: unknown): boolean {
   if (typeof value === 'string') return true;

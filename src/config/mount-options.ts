@@ -5,12 +5,11 @@ import * as v from 'valibot';
 import type { MountSpec } from './machine-spec.ts';
 import type { MicroVMOptions, MountOptions } from './options.ts';
 import { isText } from './text.ts';
+import { path, wholeNumber } from './values.ts';
 
 const TRANSLATION = /^(?:guest|host|map|squash-guest|squash-host):\d+:\d+:\d+$|^forbid-guest:\d+:\d+$/;
 /** Folders in which the guest has file systems of its kernel's. */
 const KERNELS_OWN = /^\/(?:proc|sys|dev|\.microvm)(?:\/|$)/;
-
-const path = v.custom<string>((value) => isText(value) && value !== '', 'a path: text that is not empty, without NUL');
 
 const translation = v.array(
   v.custom<string>(
@@ -19,12 +18,6 @@ const translation = v.array(
   ),
   'a list of translations',
 );
-
-const wholeNumber = (from: number, to: number): v.GenericSchema<unknown, number> =>
-  v.custom<number>(
-    (value) => typeof value === 'number' && Number.isInteger(value) && value >= from && value <= to,
-    `a whole number, ${from} to ${to}`,
-  );
 
 const entries = {
   source: path,

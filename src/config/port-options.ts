@@ -5,34 +5,23 @@ import { resolve } from 'node:path';
 import * as v from 'valibot';
 import type { OptionProblem } from '../errors.ts';
 import type { ForwardSpec, HostAddress, ReverseSpec } from './machine-spec.ts';
-import { milliseconds } from './milliseconds.ts';
 import type { ForwardOptions, ReverseOptions } from './options.ts';
 import { invalidOptions, problemsOf, unknownOptions } from './problems.ts';
 import { isText } from './text.ts';
+import { abortSignal, isPath, isWhole, MAX_SOCKET_PATH_BYTES, milliseconds, wholeNumber } from './values.ts';
 
 const LOOPBACK = '127.0.0.1';
 const LAST_PORT = 65_535;
 /** Beyond the last are "any" port and context ID. */
 const LAST_VSOCK_NUMBER = 2 ** 32 - 2;
-/** Linux keeps 108 bytes for a Unix socket's path, the closing NUL included. */
-const MAX_SOCKET_PATH_BYTES = 107;
-
-const isWhole = (value: unknown, from: number, to: number): boolean =>
-  typeof value === 'number' && Number.isInteger(value) && value >= from && value <= to;
 
 /** A number of the vsock's: a port or a context ID. */
-export const vsockNumber = (from: number): v.GenericSchema<number> =>
-  v.custom<number>(
-    (value) => isWhole(value, from, LAST_VSOCK_NUMBER),
-    `a whole number, ${from} to ${LAST_VSOCK_NUMBER}`,
-  );
+export const vsockNumber = (from: number): v.GenericSchema<number> => wholeNumber(from, LAST_VSOCK_NUMBER);
 
 const isPort = (value: unknown, from: number): boolean => isWhole(value, from, LAST_PORT);
 
 const isGuestPath = (value: unknown): boolean =>
   isText(value) && value.startsWith('/') && Buffer.byteLength(value) <= MAX_SOCKET_PATH_BYTES;
-
-const isHostPath = (value: unknown): boolean => isText(value) && value !== '';
 
 const inGuest = (from: number): v.GenericSchema<number | string> =>
   v.custom<number | string>(
@@ -49,7 +38,7 @@ const forwardEntries = {
   guest: inGuest(1),
   host: v.optional(
     v.custom<number | string>(
-      (value) => isPort(value, 0) || isHostPath(value),
+      (value) => isPort(value, 0) || isPath(value),
       `a TCP port, 0 to ${LAST_PORT}, or the path of a Unix socket to make`,
     ),
   ),
@@ -75,7 +64,7 @@ export const forward: v.GenericSchema<unknown, ForwardOptions> = v.pipe(
 export const forwardOptionNames: readonly string[] = Object.keys(forwardEntries);
 
 const serviceEntries = {
-  port: v.custom<number>((value) => isPort(value, 1), `a TCP port, 1 to ${LAST_PORT}`),
+  port: wholeNumber(1, LAST_PORT, `a TCP port, 1 to ${LAST_PORT}`),
   address: v.optional(address),
 };
 const SERVICE_RULE = `a TCP port, 1 to ${LAST_PORT}, the path of a Unix socket, or { port, address }`;
@@ -84,7 +73,7 @@ const reverseEntries = {
   guest: inGuest(0),
   host: v.union(
     [
-      v.custom<number | string>((value) => isPort(value, 1) || isHostPath(value), SERVICE_RULE),
+      v.custom<number | string>((value) => isPort(value, 1) || isPath(value), SERVICE_RULE),
       v.looseObject(serviceEntries, '{ port, address }'),
     ],
     SERVICE_RULE,
@@ -93,17 +82,13 @@ const reverseEntries = {
 
 const reverse = v.looseObject(reverseEntries, '{ guest, host }');
 
-const signal = v.custom<AbortSignal>((value) => value instanceof AbortSignal, 'an AbortSignal');
-const connectEntries = { timeout: v.optional(milliseconds), signal: v.optional(signal) };
+const connectEntries = { timeout: v.optional(milliseconds), signal: v.optional(abortSignal) };
 const connect = v.looseObject(connectEntries, 'an object of options');
 
 /** Throws `ERR_INVALID_OPTIONS` for what is no port of the vsock, or one of those that are the package's own. */
 export function checkVsockPort(port: unknown, reserved: readonly number[]): void {
   const allowed = `a vsock port, 1 to ${LAST_VSOCK_NUMBER}, other than ${reserved.join(' and ')}, which are the agent's`;
-  const free = v.custom<number>(
-    (value) => isWhole(value, 1, LAST_VSOCK_NUMBER) && !reserved.includes(value as number),
-    allowed,
-  );
+  const free = v.custom<number>((value) => isWhole(value, 1, LAST_VSOCK_NUMBER) && !reserved.includes(value), allowed);
   throwIfWrong(v.safeParse(v.looseObject({ port: free }), { port }).issues ?? [], []);
 }
 

@@ -4,12 +4,11 @@ import * as v from 'valibot';
 import type { OptionProblem } from '../errors.ts';
 import { environment, isRecord } from './environment.ts';
 import { parseMemorySize } from './memory-size.ts';
-import { milliseconds } from './milliseconds.ts';
 import { mountOptionNames, mounts } from './mount-options.ts';
 import type { BootPhase, KernelFiles, MicroVMOptions, RootfsFolder, VhostVsockOptions } from './options.ts';
 import { forward, forwardOptionNames, vsockNumber } from './port-options.ts';
 import { problemsOf, unknownOptions } from './problems.ts';
-import { isText } from './text.ts';
+import { abortSignal, isPath, isWhole, milliseconds, path, wholeNumber } from './values.ts';
 
 /** Options that passed all checks, with the defaults that do not depend on anything. */
 export interface CheckedOptions extends MicroVMOptions {
@@ -34,16 +33,9 @@ const MIN_MEMORY_BYTES = 2 ** 25;
 const MAX_MEMORY_BYTES = 2 ** 40;
 const MAX_CPUS = 64;
 
-const isWhole = (value: unknown, from: number, to: number): boolean =>
-  typeof value === 'number' && Number.isInteger(value) && value >= from && value <= to;
-
-const path = v.custom<string>((value) => isText(value) && value !== '', 'a path: text that is not empty, without NUL');
-
-const cpus = v.custom<number>((value) => isWhole(value, 1, MAX_CPUS), `a whole number, 1 to ${MAX_CPUS}`);
-
 const memory = v.custom<string | number>((value) => {
   const bytes = parseMemorySize(value);
-  return isWhole(bytes, MIN_MEMORY_BYTES, MAX_MEMORY_BYTES) && Number(bytes) % PAGE_BYTES === 0;
+  return isWhole(bytes, MIN_MEMORY_BYTES, MAX_MEMORY_BYTES) && bytes % PAGE_BYTES === 0;
 }, `'256MiB', '1GiB' or a number of bytes: 32 MiB to 1 TiB, a multiple of ${PAGE_BYTES} bytes`);
 
 const cmdline = v.custom<string>(
@@ -54,10 +46,7 @@ const cmdline = v.custom<string>(
 const rootfsEntries = { dir: path, writable: v.optional(v.boolean('true or false'), false) };
 const ROOTFS_RULE = "'default', 'none', 'host', the path of a folder or a cpio archive, or { dir, writable }";
 const rootfs = v.union(
-  [
-    v.custom<string>((value) => isText(value) && value !== '', ROOTFS_RULE),
-    v.looseObject(rootfsEntries, 'the path of the folder'),
-  ],
+  [v.custom<string>(isPath, ROOTFS_RULE), v.looseObject(rootfsEntries, 'the path of the folder')],
   ROOTFS_RULE,
 );
 
@@ -89,7 +78,7 @@ const optionEntries = {
     ),
   ),
   cmdline: v.optional(cmdline, ''),
-  cpus: v.optional(cpus, 1),
+  cpus: v.optional(wholeNumber(1, MAX_CPUS), 1),
   memory: v.optional(memory, '256MiB'),
   hugePages: v.optional(v.boolean('true or false'), false),
   rootfs: v.optional(rootfs, 'default'),
@@ -110,7 +99,7 @@ const optionEntries = {
   kvmDevice: v.optional(path, '/dev/kvm'),
   onPhase: v.optional(v.custom<(phase: BootPhase) => void>((value) => typeof value === 'function', 'a function')),
   onConsole: v.optional(v.custom<(chunk: Uint8Array) => void>((value) => typeof value === 'function', 'a function')),
-  signal: v.optional(v.custom<AbortSignal>((value) => value instanceof AbortSignal, 'an AbortSignal')),
+  signal: v.optional(abortSignal),
 };
 
 const optionsSchema = v.pipe(

@@ -1,8 +1,8 @@
 // What each option of `stop` may be.
 
 import * as v from 'valibot';
-import { milliseconds } from './milliseconds.ts';
 import { invalidOptions, problemsOf, unknownOptions } from './problems.ts';
+import { milliseconds } from './values.ts';
 
 const entries = { timeout: v.optional(milliseconds) };
 const schema = v.looseObject(entries, 'an object of options');

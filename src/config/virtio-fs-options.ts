@@ -6,7 +6,7 @@ import type { MountSpec } from './machine-spec.ts';
 import { mountOptionNames, mountSchema, mountSpec } from './mount-options.ts';
 import type { MountOptions } from './options.ts';
 import { invalidOptions, problemsOf, unknownOptions } from './problems.ts';
-import { isText } from './text.ts';
+import { isPath, MAX_SOCKET_PATH_BYTES } from './values.ts';
 
 /** What `VirtioFs.serve` takes: a mount's options, and those of its socket. */
 export interface VirtioFsOptions extends MountOptions {
@@ -38,20 +38,15 @@ export interface VirtioFsSpec {
   readonly reconnect: boolean;
 }
 
-const text = v.custom<string>((value) => isText(value) && value !== '', 'text that is not empty, without NUL');
-
-/** Longest path of a socket, in bytes (unix(7)). */
-const SOCKET_PATH_MAX = 107;
+const text = v.custom<string>(isPath, 'text that is not empty, without NUL');
 
 const entries = {
   socketPath: v.custom<string>(
-    (value) => isText(value) && value !== '' && Buffer.byteLength(resolve(value)) <= SOCKET_PATH_MAX,
-    `a path of at most ${SOCKET_PATH_MAX} bytes, without NUL`,
+    (value) => isPath(value) && Buffer.byteLength(resolve(value)) <= MAX_SOCKET_PATH_BYTES,
+    `a path of at most ${MAX_SOCKET_PATH_BYTES} bytes, without NUL`,
   ),
   socketGroup: v.optional(text),
-  tag: v.optional(
-    v.custom<string>((value) => isText(value) && value !== '' && Buffer.byteLength(value) <= 36, '1 to 36 bytes'),
-  ),
+  tag: v.optional(v.custom<string>((value) => isPath(value) && Buffer.byteLength(value) <= 36, '1 to 36 bytes')),
   reconnect: v.optional(v.boolean('true or false')),
 };
 const schema = v.intersect([mountSchema, v.looseObject(entries, 'an object of options')]);

@@ -5,7 +5,7 @@ import { pipeline } from 'node:stream/promises';
 import { posix } from 'node:path';
 import { copyOptionProblems } from '../config/copy-options.ts';
 import { codeOf, invalidOptions } from '../config/problems.ts';
-import { isText } from '../config/text.ts';
+import { isPath, isWhole, PATH_RULE } from '../config/values.ts';
 import { MicroVMError, type OptionProblem } from '../errors.ts';
 import { type AgentApi, readText } from './agent-api.ts';
 import { fileError } from './file-error.ts';
@@ -72,8 +72,8 @@ export class GuestFiles {
   }
 
   async writeFile(path: string, content: FileContent, options: WriteOptions = {}): Promise<void> {
-    const isWhole = typeof content === 'string' || content instanceof Uint8Array;
-    const source = isWhole ? Readable.from([Buffer.from(content)]) : content;
+    const isHere = typeof content === 'string' || content instanceof Uint8Array;
+    const source = isHere ? Readable.from([Buffer.from(content)]) : content;
     const { signal } = options;
     await pipeline(source, this.createWriteStream(path, options), signal ? { signal } : {});
   }
@@ -196,7 +196,7 @@ export class GuestFiles {
   }
 
   async chown(path: string, uid: number, gid: number): Promise<void> {
-    const isId = (value: number): boolean => Number.isInteger(value) && value >= 0 && value < 2 ** 32;
+    const isId = (value: number): boolean => isWhole(value, 0, 2 ** 32 - 1);
     refuse(wrong({ uid, gid }, isId, 'a whole number, 0 to 4294967295'));
     await this.#operate('chown', { path, uid, gid });
   }
@@ -272,7 +272,7 @@ function wrong<T>(
 }
 
 function pathProblems(paths: Readonly<Record<string, unknown>>): OptionProblem[] {
-  return wrong(paths, (path) => isText(path) && path !== '', 'a path: text that is not empty, without NUL');
+  return wrong(paths, isPath, PATH_RULE);
 }
 
 function positionProblems(positions: Readonly<Record<string, number | undefined>>): OptionProblem[] {
@@ -284,7 +284,6 @@ function positionProblems(positions: Readonly<Record<string, number | undefined>
 }
 
 function modeProblems(modes: { readonly mode: number | undefined }): OptionProblem[] {
-  const isMode = (mode: number | undefined): boolean =>
-    mode === undefined || (Number.isInteger(mode) && mode >= 0 && mode <= 0o7777);
+  const isMode = (mode: number | undefined): boolean => mode === undefined || isWhole(mode, 0, 0o7777);
   return wrong(modes, isMode, 'permissions, 0 to 0o7777');
 }

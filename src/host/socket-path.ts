@@ -1,9 +1,7 @@
 // Linux keeps 108 bytes for a Unix socket's path, the closing NUL included; Node cuts longer paths off in silence.
 
+import { MAX_SOCKET_PATH_BYTES } from '../config/values.ts';
 import { MicroVMError } from '../errors.ts';
-
-/** The longest path of a Unix socket in bytes. */
-export const MAX_SOCKET_PATH_BYTES = 107;
 
 /** Gives `path` back, or throws `ERR_SOCKET_PATH_TOO_LONG`. */
 export function checkSocketPath(path: string): string {

@@ -3,23 +3,13 @@
 import * as v from 'valibot';
 import { codeOf, invalidOptions, problemsOf, unknownOptions } from '../config/problems.ts';
 import { nearest } from '../config/suggest.ts';
-import { isText } from '../config/text.ts';
+import { path, wholeNumber } from '../config/values.ts';
 
 const MAX_VCPUS = 128;
 
-export const path: v.GenericSchema<string> = v.custom<string>(
-  (value) => isText(value) && value !== '',
-  'a path: text that is not empty, without NUL',
-);
-
 const entries = {
   devicePath: v.optional(path),
-  vcpus: v.optional(
-    v.custom<number>(
-      (value) => typeof value === 'number' && Number.isInteger(value) && value >= 1 && value <= MAX_VCPUS,
-      `a whole number, 1 to ${MAX_VCPUS}`,
-    ),
-  ),
+  vcpus: v.optional(wholeNumber(1, MAX_VCPUS)),
 };
 const schema = v.looseObject(entries, 'an object of options');
 

@@ -2,10 +2,10 @@
 
 import * as v from 'valibot';
 import { isRecord } from '../config/environment.ts';
-import { milliseconds } from '../config/milliseconds.ts';
 import { codeOf, invalidOptions, problemsOf, unknownOptions } from '../config/problems.ts';
 import { nearest } from '../config/suggest.ts';
 import { ENVIRONMENT_NAME_RULE, isEnvironmentName, isText, TEXT_RULE } from '../config/text.ts';
+import { abortSignal, isPath, milliseconds } from '../config/values.ts';
 import type { OptionProblem } from '../errors.ts';
 import { systemCallNames } from './native.ts';
 import type { Hook } from './hook.ts';
@@ -84,7 +84,7 @@ const entries = {
   stdout: v.optional(target),
   stderr: v.optional(target),
   timeout: v.optional(milliseconds),
-  signal: v.optional(v.custom((value) => value instanceof AbortSignal, 'an AbortSignal')),
+  signal: v.optional(abortSignal),
   onSyscall: v.optional(v.pipe(v.custom<object>(isRecord, 'an object: { names, decide }'), v.looseObject(hookEntries))),
   env: v.optional(
     v.pipe(
@@ -116,7 +116,7 @@ export function checkRun(file: unknown, args: unknown, options: unknown): void {
 
 function programProblems(file: unknown, args: unknown): OptionProblem[] {
   const problems: OptionProblem[] = [];
-  if (!isText(file) || file === '') {
+  if (!isPath(file)) {
     problems.push({
       code: codeOf(file),
       path: 'file',

@@ -3,11 +3,10 @@
 import * as v from 'valibot';
 import { environment, isRecord } from '../config/environment.ts';
 import { parseMemorySize } from '../config/memory-size.ts';
-import { milliseconds } from '../config/milliseconds.ts';
 import { invalidOptions, problemsOf, unknownOptions } from '../config/problems.ts';
 import { isText } from '../config/text.ts';
+import { milliseconds, path, wholeNumber } from '../config/values.ts';
 import type { BindingSandboxOptions } from './binding.ts';
-import { path } from './options.ts';
 import { Platform } from './platform.ts';
 
 /** What a program may use up; each counts for one run. */
@@ -74,12 +73,7 @@ const limitEntries = {
   cpuTime: v.optional(milliseconds),
   wallTime: v.optional(milliseconds),
   output: v.optional(size(0, MAX_MEMORY, "'64MiB' or a number of bytes, up to 1 TiB")),
-  openFiles: v.optional(
-    v.custom<number>(
-      (value) => typeof value === 'number' && Number.isInteger(value) && value >= 3 && value <= 4096,
-      'a whole number, 3 to 4096',
-    ),
-  ),
+  openFiles: v.optional(wholeNumber(3, 4096)),
   stack: v.optional(
     v.pipe(
       size(MIN_STACK, MAX_STACK, "'8MiB' or a number of bytes: 64 KiB to 1 GiB, a multiple of 4096"),

@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto';
 import type { OptionProblem } from '../errors.ts';
 import { codeOf } from '../config/problems.ts';
 import { ENVIRONMENT_NAME_RULE, isEnvironmentName, isText, TEXT_RULE } from '../config/text.ts';
+import { isPath, PATH_RULE } from '../config/values.ts';
 
 export interface CommandLineRequest {
   /** The program, or with `shell` the command line. */
@@ -97,7 +98,7 @@ export function requestProblems({
     // `exec -x` and `env a=b` would read such names as their own options.
     check(isText(file) && /^[^-][^=]*$/.test(file), 'file', file, 'a program: a name or path without =, no - first');
   } else {
-    check(isText(file) && file !== '', 'file', file, 'a command line: text without NUL');
+    check(isPath(file), 'file', file, 'a command line: text without NUL');
     check(
       shell === true || (isText(shell) && shell.startsWith('/')),
       'shell',
@@ -106,7 +107,7 @@ export function requestProblems({
     );
   }
   if (argumentsAreList) args.forEach((arg, index) => check(isText(arg), `args[${index}]`, arg, TEXT_RULE));
-  check(cwd === undefined || (isText(cwd) && cwd !== ''), 'cwd', cwd, 'a path: text that is not empty, without NUL');
+  check(cwd === undefined || isPath(cwd), 'cwd', cwd, PATH_RULE);
   const variablesAreRecord = typeof env === 'object' && env !== null && !Array.isArray(env);
   check(variablesAreRecord, 'env', env, 'an object of names and texts');
   for (const [name, value] of variablesAreRecord ? Object.entries(env) : []) {
