@@ -33,7 +33,8 @@ export async function installTool(tool) {
     ['install', '--locked', '--root', root, '--version', tool.version, ...(tool.flags ?? []), tool.name],
     {
       what: `Building ${tool.name}`,
-      env: { ...process.env, CARGO_TARGET_DIR: target },
+      // Nobody debugs them.
+      env: { ...process.env, CARGO_TARGET_DIR: target, CARGO_PROFILE_DEV_DEBUG: '0' },
     },
   );
   await run('rm', ['-rf', target], { what: `Cleaning up after ${tool.name}` });

@@ -7,6 +7,7 @@ import { basename, delimiter, dirname, join } from 'node:path';
 import { isKvmNative } from '../../lab/native-kvm.mjs';
 import { BUSYBOX } from '../set-up/busybox.mjs';
 import { PROJECT, exists } from '../set-up/folders.mjs';
+import { formatTime } from '../set-up/report.mjs';
 import { VIRTIOFSD, toolPath } from '../set-up/tools.mjs';
 import { countCargoTests } from './cargo-results.mjs';
 import { inLanes } from './lanes.mjs';
@@ -215,8 +216,9 @@ export async function runKvmTests({ seconds, long = false, env = {} }) {
   const outcomes = await inLanes(groups, lanes, (group) => {
     const names = group.map((file) => basename(file, '.test.ts')).join(', ');
     const command = ['node_modules/.bin/ava', '--config', 'ava.kvm.config.mjs', '--tap', ...group];
+    const started = performance.now();
     const judge = (status, output) => {
-      console.log(`  ${names}`);
+      console.log(`  ${names} (${formatTime(performance.now() - started)})`);
       const reader = tapReader((line) => console.log(line));
       reader.write(output);
       return tapOutcome(`${name}: ${names}`, status, reader);
