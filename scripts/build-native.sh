@@ -17,10 +17,14 @@ if ! command -v cargo >/dev/null; then
   fi
 fi
 
-# Static, as the guest has no C library. With an explicit target the flags stay away from build scripts,
-# and the objects stay apart from those of the other crates, so neither build throws the other's away.
-RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
-  cargo build --locked --profile "$profile" --package microvm-agent --target "$target"
+# Static, as the guest has no C library. With an explicit target the flags stay away from build scripts. A folder of its
+# own, so that neither build throws the other's objects away, nor waits for its lock: together they take half as long.
+agent_target=${CARGO_TARGET_DIR:-target}/agent
+RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" CARGO_TARGET_DIR=$agent_target \
+  cargo build --locked --profile "$profile" --package microvm-agent --target "$target" &
+agent=$!
+# What fails below does not leave it behind.
+trap 'kill "$agent" 2>/dev/null || true' EXIT
 
 # The file daemon is linked as the addon is: to the C library alone, which it asks for groups by name.
 cargo build --locked --profile "$profile" --package microvm-virtiofsd
@@ -31,10 +35,12 @@ case $profile in
 esac
 # Into place by rename: programs that run the old ones are not disturbed.
 new=$(mktemp -d native/new.XXXXXX)
-trap 'rm -rf "$new"' EXIT
-install -m 0755 "${CARGO_TARGET_DIR:-target}/$target/$folder/microvm-agent" "$new/"
+trap 'kill "$agent" 2>/dev/null || true; rm -rf "$new"' EXIT
 install -m 0755 "${CARGO_TARGET_DIR:-target}/$folder/microvm-virtiofsd" "$new/"
 install -m 0644 crates/virtiofsd/vhost-user.json "$new/"
 node_modules/.bin/napi build --platform --esm --no-js "${napi_profile[@]}" \
   --manifest-path crates/node/Cargo.toml --output-dir "$new" --dts binding.d.ts --no-const-enum -- --locked
+wait "$agent"
+trap 'rm -rf "$new"' EXIT
+install -m 0755 "$agent_target/$target/$folder/microvm-agent" "$new/"
 mv -f "$new"/* native/
