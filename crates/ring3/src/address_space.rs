@@ -179,7 +179,7 @@ impl AddressSpace {
     pub fn release(&self) -> Result<(), Error> {
         let mut ranges = lock(&self.ranges);
         ranges.released = true;
-        self.space.release();
+        self.space.gate().release();
         self.clear(&mut ranges, MIN_USER_ADDRESS, MAX_USER_ADDRESS)?;
         self.machine.pool.drop_released();
         Ok(())
@@ -235,10 +235,10 @@ impl AddressSpace {
         if parts.is_empty() {
             return Ok(());
         }
-        self.space.edit(|| {
+        self.space.gate().edit(|| {
             edit()?;
             // Nothing was derived from tables that no vCPU ever used.
-            if !self.space.was_entered() {
+            if !self.space.gate().was_used() {
                 return Ok(());
             }
             parts.iter().try_for_each(|(start, range)| {

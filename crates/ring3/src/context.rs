@@ -111,14 +111,13 @@ impl Context {
         let deadline = options
             .timeout
             .and_then(|time| Instant::now().checked_add(time));
-        let deadline = deadline
-            .map(|deadline| self.machine.timer.arm(deadline, &self.interrupts))
-            .transpose()?;
+        let Some(deadline) = deadline else {
+            return self.take_and_run(space, registers, options.restore);
+        };
+        let deadline = self.machine.timer.arm(deadline, &self.interrupts)?;
         let result = self.take_and_run(space, registers, options.restore);
-        if let Some(deadline) = deadline {
-            self.machine.timer.disarm(deadline);
-            self.interrupts.forget_timeout();
-        }
+        self.machine.timer.disarm(deadline);
+        self.interrupts.forget_timeout();
         result
     }
 
@@ -164,13 +163,13 @@ impl Context {
         vcpu.load(&self.extended, space)?;
         vcpu.start(registers, restore);
         loop {
-            if let Err(error) = space.enter(vcpu.id, vcpu.immediate_exit()) {
+            if let Err(error) = space.gate().enter() {
                 // The run before may have been in the middle of a stub or of an exception.
                 vcpu.abandon();
                 return Err(error);
             }
             let stop = vcpu.run(registers);
-            space.leave(vcpu.id);
+            space.gate().leave();
             match stop? {
                 Stop::SystemCall => return Ok(Exit::SystemCall),
                 Stop::Fault(fault) => return Ok(Exit::Fault(fault)),

@@ -90,11 +90,11 @@ impl Kernel {
     /// Writes the frame for the `iretq` stub; returns its address.
     pub fn write_frame(&self, id: u64, rip: u64, rflags: u64, rsp: u64) -> u64 {
         let page = vcpu_page(id) + 1;
-        let words = [rip, USER_CODE.into(), rflags, rsp, USER_DATA.into()];
-        let offset = page * PAGE_SIZE + IRET_FRAME;
-        for (word, at) in words.into_iter().zip((offset..).step_by(8)) {
-            self.write_word(at, word);
-        }
+        let frame = page * PAGE_SIZE + IRET_FRAME;
+        // The selectors, which never change, are there from the start.
+        self.write_word(frame, rip);
+        self.write_word(frame + 16, rflags);
+        self.write_word(frame + 24, rsp);
         kernel_address(page) + IRET_FRAME
     }
 
@@ -194,6 +194,9 @@ impl Kernel {
         let page = vcpu_page(id);
         let start = page * PAGE_SIZE;
         let stack = kernel_address(page + 1) + STACK_TOP;
+        let frame = (page + 1) * PAGE_SIZE + IRET_FRAME;
+        self.write_word(frame + 8, USER_CODE.into());
+        self.write_word(frame + 32, USER_DATA.into());
         // RSP0 and IST1.
         for offset in [4, 36] {
             self.write(page, TSS + offset, &stack.to_le_bytes());

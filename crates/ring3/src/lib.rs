@@ -46,6 +46,7 @@ mod address_space;
 mod context;
 mod error;
 mod extended;
+mod gate;
 mod global;
 mod interrupts;
 mod kernel;

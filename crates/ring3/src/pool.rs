@@ -101,10 +101,25 @@ impl Pool {
         make: impl Fn(u64) -> Result<Vcpu, Error>,
     ) -> Result<Taken, Error> {
         let thread = this_thread();
+        if let Some(id) = resident
+            && let Some(mut vcpu) = self.take_idle(id)
+        {
+            vcpu.thread = thread;
+            return Ok(Taken::Vcpu(vcpu));
+        }
+        self.take_any(thread, interrupts, make)
+    }
+
+    fn take_any(
+        &self,
+        thread: u64,
+        interrupts: &Interrupts,
+        make: impl Fn(u64) -> Result<Vcpu, Error>,
+    ) -> Result<Taken, Error> {
         loop {
             let waiter = {
                 let mut state = lock(&self.state);
-                if let Some(mut vcpu) = self.take_now(&mut state, resident, thread, &make)? {
+                if let Some(mut vcpu) = self.take_now(&mut state, thread, &make)? {
                     vcpu.thread = thread;
                     return Ok(Taken::Vcpu(vcpu));
                 }
@@ -144,14 +159,10 @@ impl Pool {
     fn take_now(
         &self,
         state: &mut State,
-        resident: Option<u64>,
         thread: u64,
         make: impl Fn(u64) -> Result<Vcpu, Error>,
     ) -> Result<Option<Box<Vcpu>>, Error> {
-        let idle = &state.idle;
-        let position = resident
-            .and_then(|id| idle.iter().position(|vcpu| vcpu.id == id))
-            .or_else(|| idle.iter().position(|vcpu| vcpu.thread == thread));
+        let position = state.idle.iter().position(|vcpu| vcpu.thread == thread);
         if let Some(position) = position {
             return Ok(Some(state.idle.swap_remove(position)));
         }
@@ -178,6 +189,7 @@ impl Pool {
     }
 
     /// Takes this vCPU, if it is idle.
+    #[inline]
     pub fn take_idle(&self, id: u64) -> Option<Box<Vcpu>> {
         let mut state = lock(&self.state);
         let position = state.idle.iter().position(|vcpu| vcpu.id == id)?;

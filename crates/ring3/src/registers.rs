@@ -10,6 +10,8 @@ use crate::layout::{FIXED_FLAGS, USER_FLAGS};
 /// [`Context`](crate::Context).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
+// As KVM has them, so that they are copied by the largest pieces.
+#[repr(C)]
 pub struct Registers {
     pub rax: u64,
     pub rbx: u64,
@@ -41,13 +43,13 @@ macro_rules! same_fields {
 }
 
 impl Registers {
-    pub(crate) fn to_kvm(self) -> kvm_regs {
-        let mut regs = same_fields!(self => kvm_regs {
+    /// Writes them where KVM takes them.
+    pub(crate) fn store(&self, regs: &mut kvm_regs) {
+        *regs = same_fields!(self => kvm_regs {
             rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip,
             rflags,
         });
         regs.rflags = user_flags(self.rflags);
-        regs
     }
 
     pub(crate) fn from_kvm(regs: &kvm_regs) -> Self {
@@ -155,7 +157,9 @@ mod tests {
             rflags: u64::MAX,
             ..Registers::default()
         };
-        let flags = registers.to_kvm().rflags;
+        let mut regs = kvm_regs::default();
+        registers.store(&mut regs);
+        let flags = regs.rflags;
         // I/O privilege, nested task, resume, virtual 8086, virtual interrupts.
         assert_eq!(flags & 0x1b_7000, 0);
         assert_eq!(flags & FIXED_FLAGS, FIXED_FLAGS);
@@ -183,7 +187,9 @@ mod tests {
             rip: 17,
             rflags: 0x202,
         };
-        assert_eq!(Registers::from_kvm(&registers.to_kvm()), registers);
+        let mut regs = kvm_regs::default();
+        registers.store(&mut regs);
+        assert_eq!(Registers::from_kvm(&regs), registers);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The page tables of an address space, and the gate through which vCPUs enter it.
+//! The page tables of an address space.
 //!
 //! A change of what is mapped already has two steps: all vCPUs that run in the space are made to
 //! leave the guest, then the entries are changed and the host is made to forget what it derived
@@ -6,12 +6,12 @@
 //! and act on it after it has forgotten the others.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use microvm_kvm::{ImmediateExit, PAGE_SIZE};
+use microvm_kvm::PAGE_SIZE;
 
 use crate::error::Error;
+use crate::gate::Gate;
 use crate::kernel::KERNEL_ENTRY;
 use crate::layout::LOWER_STUB;
 use crate::machine::Parts;
@@ -77,10 +77,6 @@ pub struct Space {
     tables: Mutex<Table>,
     pages: Arc<TablePages>,
     gate: Gate,
-    /// What the gate says, for those who only look.
-    released: AtomicBool,
-    /// Whether any vCPU has ever entered, so that something may have been derived from the tables.
-    entered: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -88,20 +84,6 @@ struct Table {
     page: TablePage,
     /// Tables below; none at the lowest level.
     children: BTreeMap<u64, Table>,
-}
-
-#[derive(Debug, Default)]
-struct Gate {
-    state: Mutex<GateState>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct GateState {
-    editors: usize,
-    released: bool,
-    /// The vCPUs inside.
-    inside: Vec<(u64, ImmediateExit)>,
 }
 
 impl Space {
@@ -116,8 +98,6 @@ impl Space {
             }),
             pages: Arc::clone(&parts.tables),
             gate: Gate::default(),
-            released: AtomicBool::new(false),
-            entered: AtomicBool::new(false),
         };
         if parts.traits.syscall_entry == SyscallEntry::Ring3 {
             let stub = parts.kernel.lower_stub();
@@ -131,62 +111,9 @@ impl Space {
         self.root
     }
 
-    /// Whether any vCPU has ever entered.
-    pub fn was_entered(&self) -> bool {
-        self.entered.load(Ordering::SeqCst)
-    }
-
-    /// Lets a vCPU in, once nobody changes the tables.
-    pub fn enter(&self, vcpu: u64, exit: &ImmediateExit) -> Result<(), Error> {
-        let mut state = self.gate.lock();
-        while state.editors > 0 {
-            state = self.gate.wait(state);
-        }
-        if state.released {
-            return Err(Error::Released);
-        }
-        self.entered.store(true, Ordering::SeqCst);
-        state.inside.push((vcpu, exit.clone()));
-        Ok(())
-    }
-
-    /// Ends what [`Space::enter`] began.
-    pub fn leave(&self, vcpu: u64) {
-        let mut state = self.gate.lock();
-        state.inside.retain(|(id, _)| *id != vcpu);
-        if state.editors > 0 && state.inside.is_empty() {
-            self.gate.changed.notify_all();
-        }
-    }
-
-    /// Calls `edit` while no vCPU is inside.
-    pub fn edit<R>(&self, edit: impl FnOnce() -> R) -> Result<R, Error> {
-        let mut state = self.gate.lock();
-        state.editors += 1;
-        let mut kicked = Ok(());
-        for (_, exit) in &state.inside {
-            kicked = kicked.and(exit.request());
-        }
-        while kicked.is_ok() && !state.inside.is_empty() {
-            state = self.gate.wait(state);
-        }
-        drop(state);
-        let result = kicked.map(|()| edit());
-        let mut state = self.gate.lock();
-        state.editors -= 1;
-        self.gate.changed.notify_all();
-        result.map_err(Error::kvm("Stopping the vCPUs of an address space"))
-    }
-
-    /// Lets nobody in any more.
-    pub fn release(&self) {
-        let mut state = self.gate.lock();
-        state.released = true;
-        self.released.store(true, Ordering::SeqCst);
-    }
-
-    pub fn is_released(&self) -> bool {
-        self.released.load(Ordering::SeqCst)
+    /// How vCPUs enter it.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Writes the entries of a range: the pages from guest physical address `memory` on, or none.
@@ -256,17 +183,5 @@ impl Drop for Space {
             rest.extend(table.children.into_values());
         }
         self.pages.give_back(pages);
-    }
-}
-
-impl Gate {
-    fn lock(&self) -> MutexGuard<'_, GateState> {
-        lock(&self.state)
-    }
-
-    fn wait<'state>(&self, state: MutexGuard<'state, GateState>) -> MutexGuard<'state, GateState> {
-        self.changed
-            .wait(state)
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -128,12 +128,17 @@ impl Vcpu {
 
     /// Saves the state of the context that is loaded, unless that is `next`. Comes before anything
     /// that waits: another vCPU's holder may wait for this.
+    #[inline]
     pub fn evict(&mut self, next: Option<&Arc<Extended>>) {
         if let (Some(resident), Some(next)) = (&self.resident, next)
             && Arc::ptr_eq(resident, next)
         {
             return;
         }
+        self.save();
+    }
+
+    fn save(&mut self) {
         let Some(resident) = self.resident.take() else {
             return;
         };
@@ -146,8 +151,9 @@ impl Vcpu {
 
     /// Forgets page tables that were released, so that they can be used again.
     pub fn drop_released(&mut self) {
-        if self.space.as_ref().is_some_and(|space| space.is_released()) {
-            self.space = None;
+        let space = self.space.as_ref();
+        if space.is_some_and(|space| space.gate().is_released()) {
+            self.use_tables(None);
         }
     }
 
@@ -212,12 +218,23 @@ impl Vcpu {
         self.runner.sync_before_run(KVM_SYNC_X86_SREGS.into());
         self.queued = Some(bases);
         self.in_ring3 = true;
-        self.space = Some(Arc::clone(space));
+        self.use_tables(Some(space));
         if !here {
             context.loaded(self.id);
             self.resident = Some(Arc::clone(context));
         }
         Ok(())
+    }
+
+    /// Notes whose page tables the next run has.
+    fn use_tables(&mut self, space: Option<&Arc<Space>>) {
+        if let Some(old) = self.space.take() {
+            old.gate().dismiss(self.id);
+        }
+        if let Some(new) = space {
+            new.gate().admit(self.id, &self.exit);
+            self.space = Some(Arc::clone(new));
+        }
     }
 
     /// Has the next run set all state anew: an exception that a run has begun to deliver, and did
@@ -233,7 +250,7 @@ impl Vcpu {
 
     fn mend(&mut self) -> Result<(), Error> {
         let failed = Error::kvm("Resetting a vCPU");
-        self.space = None;
+        self.use_tables(None);
         let vcpu = self.runner.vcpu();
         vcpu.set_vcpu_events(&kvm_vcpu_events::default())
             .map_err(&failed)?;
@@ -244,6 +261,12 @@ impl Vcpu {
         self.set_msrs().map_err(&failed)?;
         self.broken = false;
         Ok(())
+    }
+}
+
+impl Drop for Vcpu {
+    fn drop(&mut self) {
+        self.use_tables(None);
     }
 }
 

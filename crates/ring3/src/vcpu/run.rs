@@ -49,7 +49,7 @@ impl Vcpu {
     pub fn start(&mut self, registers: &Registers, restore: Restore) {
         // In place: they are copied often enough.
         let regs = &mut self.runner.synced().regs;
-        *regs = registers.to_kvm();
+        registers.store(regs);
         if restore == Restore::Partial {
             regs.rcx = regs.rip;
             regs.r11 = regs.rflags;
@@ -84,20 +84,15 @@ impl Vcpu {
     }
 
     fn enter(&mut self) -> Result<Reason, Error> {
-        let exit = match self.runner.run() {
-            Ok(exit) => exit,
+        let exit = match self.runner.run_to_port(PORT.into()) {
+            Ok(None) => return Ok(Reason::Stub),
+            Ok(Some(exit)) => exit,
             Err(error) if matches!(error.errno(), EFAULT | EHWPOISON) => {
                 return Ok(Reason::Memory(None));
             }
             Err(error) => return Err(Error::kvm("Running the guest")(error)),
         };
         match exit {
-            KvmExit::IoOut {
-                port,
-                size: 1,
-                count: 1,
-                ..
-            } if port == u16::from(PORT) => Ok(Reason::Stub),
             KvmExit::IoOut { .. } | KvmExit::IoIn { .. } => Ok(Reason::Port),
             KvmExit::Interrupted => Ok(Reason::Interrupted),
             KvmExit::MemoryFault { address, .. } => Ok(Reason::Memory(Some(address))),
@@ -264,7 +259,7 @@ impl Vcpu {
             self.retire();
         }
         self.abandon();
-        self.space = None;
+        self.use_tables(None);
     }
 
     /// Sees that nobody uses it again.
