@@ -103,7 +103,7 @@ impl AddressSpace {
             self.clear(&mut ranges, address, end)?;
             return Err(error);
         }
-        ranges.by_start.insert(address, range);
+        ranges.insert(address, range);
         Ok(())
     }
 
@@ -211,6 +211,9 @@ impl AddressSpace {
     }
 
     fn clear(&self, ranges: &mut Ranges, address: u64, end: u64) -> Result<(), Error> {
+        if ranges.within(address, end).next().is_none() {
+            return Ok(());
+        }
         let parts = ranges.take(address, end);
         let result = self.change(&parts, || {
             parts.iter().try_for_each(|(start, range)| {
@@ -232,9 +235,6 @@ impl AddressSpace {
         parts: &[(u64, Range)],
         edit: impl FnOnce() -> Result<(), Error>,
     ) -> Result<(), Error> {
-        if parts.is_empty() {
-            return Ok(());
-        }
         self.space.gate().edit(|| {
             edit()?;
             // Nothing was derived from tables that no vCPU ever used.
@@ -273,6 +273,21 @@ impl Drop for AddressSpace {
 }
 
 impl Ranges {
+    /// Adds a range where none is, as a part of the one before where it goes on with that: a program
+    /// that gets its memory page by page has few ranges.
+    fn insert(&mut self, address: u64, range: Range) {
+        if let Some((start, before)) = self.by_start.range_mut(..address).next_back()
+            && before.end == address
+            && before.protection == range.protection
+            && before.offset + (address - start) == range.offset
+            && Arc::ptr_eq(&before.memory, &range.memory)
+        {
+            before.end = range.end;
+            return;
+        }
+        self.by_start.insert(address, range);
+    }
+
     /// The ranges that share an address with this one, in order.
     fn within(&self, address: u64, end: u64) -> impl Iterator<Item = (u64, &Range)> {
         let first = self.by_start.range(..=address).next_back();

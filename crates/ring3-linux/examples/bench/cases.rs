@@ -53,12 +53,17 @@ pub fn all(rounds: usize) -> Vec<Figure> {
         figure(
             "page fault, map, retry",
             Reference::Exit,
-            fault(rounds, true),
+            fault(rounds, Known::Kvm),
+        ),
+        figure(
+            "the same, of memory that KVM has yet to look up",
+            Reference::Exit,
+            fault(rounds, Known::Host),
         ),
         figure(
             "the same, of memory that the host has yet to find",
             Reference::Exit,
-            fault(rounds, false),
+            fault(rounds, Known::Nobody),
         ),
         figure(SPAWN, Reference::None, spawn(rounds, &busybox)),
         figure(
@@ -188,10 +193,22 @@ fn system_call(rounds: usize, restore: Restore) -> Time {
     })
 }
 
-/// Each turn is one exit: a page is mapped, and the program goes on to touch the next one. The host
-/// has given pages to the memory before, or does so then.
-fn fault(rounds: usize, given: bool) -> Time {
+/// Who knows a page before a program touches it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// A program had it before, as after a reset.
+    Kvm,
+    /// Only this process had it.
+    Host,
+    /// It has yet to be allocated.
+    Nobody,
+}
+
+/// Each turn is one exit: a page is mapped, and the program goes on to touch the next one.
+fn fault(rounds: usize, known: Known) -> Time {
     const DATA: u64 = 0x1000_0000;
+    /// Where the program touches all pages first.
+    const BEFORE: u64 = 0x10_0000_0000;
     let platform = platform();
     let pages = (rounds as u64 + 1) * u64::from(BATCH);
     let memory = platform.new_memory((pages + 1) * PAGE).unwrap();
@@ -202,7 +219,7 @@ fn fault(rounds: usize, given: bool) -> Time {
             &[0x88, 0x07, 0x48, 0x81, 0xc7, 0, 0x10, 0, 0, 0xeb, 0xf5],
         )
         .unwrap();
-    for page in (1..=pages).filter(|_| given) {
+    for page in (1..=pages).filter(|_| known != Known::Nobody) {
         memory.write(page * PAGE, &[1]).unwrap();
     }
     let space = platform.address_space().unwrap();
@@ -212,12 +229,23 @@ fn fault(rounds: usize, given: bool) -> Time {
     let mut context = platform.new_context();
     let mut registers = Registers {
         rip: CODE,
-        rdi: DATA,
+        rdi: BEFORE,
         ..Registers::default()
     };
+    let options = SwitchOptions::default();
+    if known == Known::Kvm {
+        let rights = Protection::READ_WRITE;
+        space
+            .map(BEFORE, &memory, PAGE, pages * PAGE, rights, false)
+            .unwrap();
+        let exit = context.switch(&space, &mut registers, options);
+        assert!(
+            matches!(exit, Ok(Exit::Fault(fault)) if fault.address == Some(BEFORE + pages * PAGE))
+        );
+    }
+    registers.rdi = DATA;
     let mut next = 0;
     let mut step = || {
-        let options = SwitchOptions::default();
         let Ok(Exit::Fault(fault)) = context.switch(&space, &mut registers, options) else {
             panic!("no fault");
         };

@@ -63,6 +63,7 @@ fn main() -> ExitCode {
             code_that_changes_itself_runs_as_changed;
         mappings:
             unmapped_page_is_gone_and_the_next_one_is_not,
+            pages_mapped_one_by_one_are_changed_one_by_one,
             protection_is_taken_and_given_back,
             page_without_access_keeps_its_contents,
             remapped_page_shows_the_new_memory_two_thousand_times,

@@ -35,6 +35,58 @@ pub fn unmapped_page_is_gone_and_the_next_one_is_not() {
     assert_eq!(program.fault().address, Some(place));
 }
 
+pub fn pages_mapped_one_by_one_are_changed_one_by_one() {
+    let mut program = program(&WRITE);
+    let (place, memory) = (NOWHERE, &program.memory);
+    let map = |page: u64, from: u64, protection| {
+        let space = &program.space;
+        space
+            .map(
+                place + page * PAGE,
+                memory,
+                from * PAGE,
+                PAGE,
+                protection,
+                false,
+            )
+            .unwrap();
+    };
+    // The first four go on with each other, the others do not: other memory, and other rights.
+    for page in 0..4 {
+        map(page, page, Protection::READ_WRITE);
+    }
+    map(4, 0, Protection::READ_WRITE);
+    map(5, 1, Protection::READ);
+    program
+        .space
+        .protect(place + PAGE, PAGE, Protection::READ)
+        .unwrap();
+    program.space.unmap(place + 2 * PAGE, PAGE).unwrap();
+    let found = |page: u64| {
+        let found = program.space.lookup(place + page * PAGE + 8);
+        found.map(|(_, offset, protection)| (offset, protection))
+    };
+    let both = Protection::READ_WRITE;
+    assert_eq!(found(0), Some((8, both)));
+    assert_eq!(found(1), Some((PAGE + 8, Protection::READ)));
+    assert_eq!(found(2), None);
+    assert_eq!(found(3), Some((3 * PAGE + 8, both)));
+    assert_eq!(found(4), Some((8, both)));
+    assert_eq!(found(5), Some((PAGE + 8, Protection::READ)));
+    for (page, is_writable) in [true, false, false, true, true, false]
+        .into_iter()
+        .enumerate()
+    {
+        // Not where its own code is, which the first page shows.
+        program.registers.rdi = place + page as u64 * PAGE + 0x800;
+        if is_writable {
+            program.call();
+        } else {
+            assert_eq!(program.fault().address, Some(program.registers.rdi));
+        }
+    }
+}
+
 pub fn protection_is_taken_and_given_back() {
     let mut program = program(&WRITE);
     program.registers.rax = 5;
