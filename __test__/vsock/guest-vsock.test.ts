@@ -65,7 +65,10 @@ test('a connection is not read before somebody asks, and then by any way of read
   const ways: readonly ((stream: Duplex, take: (piece: Buffer) => void) => void)[] = [
     (stream, take) => void stream.on('data', take),
     (stream, take) => void stream.on('readable', () => take(stream.read() as Buffer)),
-    (stream, take) => void stream[Symbol.asyncIterator]().next().then(({ value }) => take(value as Buffer)),
+    (stream, take) =>
+      void stream[Symbol.asyncIterator]()
+        .next()
+        .then(({ value }) => take(value as Buffer)),
   ];
   for (const read of ways) {
     const arrived = once(server, 'connection');

@@ -64,8 +64,10 @@ impl Drop for CountedThread {
 /// The calling thread's clock, by which other threads read it.
 fn own_clock() -> Option<libc::clockid_t> {
     let mut id = 0;
+    // SAFETY: the call takes nothing and always succeeds.
+    let this = unsafe { libc::pthread_self() };
     // SAFETY: the calling thread is alive, and `id` outlives the call, which writes nothing else.
-    let result = unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut id) };
+    let result = unsafe { libc::pthread_getcpuclockid(this, &raw mut id) };
     (result == 0).then_some(id)
 }
 
