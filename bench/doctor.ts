@@ -5,6 +5,7 @@
 import { constants } from 'node:fs';
 import { access, stat } from 'node:fs/promises';
 import { chooseAccelerator } from '../src/accelerators/choose.ts';
+import { median } from './median.ts';
 
 const ROUNDS = Number(process.argv[2] ?? 500);
 const LIMIT_MS = 1;
@@ -17,7 +18,7 @@ async function medianMs(work: () => Promise<unknown>): Promise<number> {
     await work();
     times.push(performance.now() - started);
   }
-  return times.sort((a, b) => a - b)[Math.floor(ROUNDS / 2)] ?? Number.NaN;
+  return median(times);
 }
 
 const choose = (): Promise<unknown> => chooseAccelerator({ accelerator: 'auto', kvmDevice: DEVICE, hugePages: false });

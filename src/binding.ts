@@ -51,8 +51,22 @@ export interface BindingVsockOptions {
   readonly vhostUserSocket: string;
 }
 
+export interface BindingQueueMetrics {
+  readonly kicks: number;
+  readonly interrupts: number;
+  readonly buffers: number;
+  readonly bytes: number;
+}
+
+export interface BindingVsockMetrics {
+  /** Processor time of the thread that works on the queues. */
+  readonly cpuMs: number;
+  readonly queues: readonly BindingQueueMetrics[];
+}
+
 /** A vsock device run by a thread of this process, for a VMM elsewhere. */
 export interface BindingVsockHost {
+  metrics(): BindingVsockMetrics;
   stop(): Promise<void>;
   stopSync(): void;
 }
@@ -97,11 +111,24 @@ export interface BindingMachineExit {
   readonly detail?: string;
 }
 
+export interface BindingMachineMetrics {
+  readonly vcpusMs: readonly number[];
+  readonly devicesMs: number;
+  readonly ramBytes: number;
+  readonly devices: readonly {
+    readonly deviceType: number;
+    readonly acknowledgedInterrupts: number;
+    readonly queues?: readonly BindingQueueMetrics[];
+  }[];
+}
+
 /** A machine of our own VMM. */
 export interface BindingMachine {
   start(): void;
   pause(): Promise<void>;
   resume(): Promise<void>;
+  /** What it did and took so far. */
+  metrics(): BindingMachineMetrics;
   pressPowerButton(): void;
   stop(): Promise<void>;
   stopSync(): void;

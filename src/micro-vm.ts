@@ -34,6 +34,7 @@ export type { GuestVsock, VsockConnectOptions } from './vsock/guest-vsock.ts';
 export type { VsockServer } from './vsock/vsock-server.ts';
 export { GuestProcess } from './vm/guest-process.ts';
 export type { MachineInfo } from './vm/info.ts';
+export type { DeviceMetrics, HostMetrics, QueueMetrics } from './accelerators/metrics.ts';
 export type { MachineMetrics } from './vm/metrics.ts';
 export type { StopOptions } from './vm/stop.ts';
 export type { BootTimings } from './vm/timings.ts';
@@ -92,7 +93,8 @@ export class MicroVM implements AsyncDisposable {
   }
 
   /**
-   * What it takes of this host now, and how much memory its guest has left.
+   * What it takes of this host now, what its devices did, and how much memory its guest has left. The guest is asked for that,
+   * so a paused machine answers when it runs on.
    *
    * @throws {MicroVMError} `ERR_MACHINE_EXITED` and its kin, `ERR_AGENT_LOST`, `ERR_AGENT_TIMEOUT`
    */

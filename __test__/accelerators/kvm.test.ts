@@ -64,3 +64,38 @@ test.serial('a machine that was made while its signal was aborted never runs', a
   t.is(await t.throwsAsync(kvm.start(MACHINE, abort.signal)), abort.signal.reason);
   t.deepEqual(log, ['stop']);
 });
+
+test.serial('what the addon counts is told by names', async (t) => {
+  const queues = [{ kicks: 1, interrupts: 2, buffers: 3, bytes: 4 }];
+  machineWith({
+    takeConsole: () => loadBinding().socketPair()[0],
+    metrics: () => ({
+      vcpusMs: [10, 20],
+      devicesMs: 5,
+      ramBytes: 4096,
+      devices: [
+        { deviceType: 19, acknowledgedInterrupts: 7, queues },
+        { deviceType: 4, acknowledgedInterrupts: 0, queues: [] },
+        { deviceType: 26, acknowledgedInterrupts: 8 },
+      ],
+    }),
+  });
+  const machine = await kvm.start(MACHINE);
+  t.teardown(() => void machine.console.destroy());
+  t.deepEqual(await machine.metrics(), {
+    cpu: { totalMs: 35, vcpusMs: [10, 20] },
+    memory: { residentBytes: 4096, proportionalBytes: undefined, guestBytes: 4096 },
+    devices: [
+      { type: 'vsock', acknowledgedInterrupts: 7, queues },
+      { type: 'rng', acknowledgedInterrupts: 0, queues: [] },
+      { type: 'fs', acknowledgedInterrupts: 8, queues: undefined },
+    ],
+  });
+});
+
+test.serial('a machine that has ended has an error for its figures', async (t) => {
+  machineWith({ takeConsole: () => loadBinding().socketPair()[0], metrics: fail });
+  const machine = await kvm.start(MACHINE);
+  t.teardown(() => void machine.console.destroy());
+  await t.throwsAsync(machine.metrics(), { code: 'ERR_KVM_FAILED' });
+});

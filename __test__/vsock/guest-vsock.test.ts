@@ -30,6 +30,8 @@ function fakeGuest() {
     dial(): Duplex {
       const [near, far] = duplexPair();
       near.on('error', () => {});
+      // As transports hand it over.
+      far.pause();
       offer(far);
       return near;
     },
@@ -55,6 +57,31 @@ test('of connections that nobody takes the newest are closed, and of all that ar
   t.is(taken.length, 1_025);
   await vsock.close(OVER);
   t.true(taken.every(({ destroyed }) => destroyed));
+});
+
+test('a connection is not read before somebody asks, and then by any way of reading', async (t) => {
+  const { vsock, dial } = fakeGuest();
+  const server = await vsock.listen(1);
+  const ways: readonly ((stream: Duplex, take: (piece: Buffer) => void) => void)[] = [
+    (stream, take) => void stream.on('data', take),
+    (stream, take) => void stream.on('readable', () => take(stream.read() as Buffer)),
+    (stream, take) =>
+      void stream[Symbol.asyncIterator]()
+        .next()
+        .then(({ value }) => take(value as Buffer)),
+  ];
+  for (const read of ways) {
+    const arrived = once(server, 'connection');
+    const guest = dial();
+    const [stream] = (await arrived) as [Duplex];
+    guest.write('hello');
+    await closed([]);
+    t.not(stream.readableFlowing, true);
+    const piece = await new Promise<Buffer>((resolve) => read(stream, resolve));
+    t.is(String(piece), 'hello');
+    stream.destroy();
+  }
+  await vsock.close(OVER);
 });
 
 test('a connection that breaks ends nothing but itself', async (t) => {

@@ -70,6 +70,7 @@ export const qemuMicrovm: Accelerator = {
       exited,
       pause: unsupported,
       resume: unsupported,
+      metrics: unsupported,
       powerButton: unsupported,
       kill() {
         qemu.kill(SIGKILL);

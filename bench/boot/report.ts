@@ -1,5 +1,6 @@
 // The figures of a run, as a table for people and as plain data.
 
+import { median } from '../median.ts';
 import type { Round } from './round.ts';
 
 export interface Row {
@@ -19,13 +20,6 @@ const FIGURES: readonly {
   { figure: 'firstExecMs', title: 'to the first answer', unit: 'ms', scale: 1 },
   { figure: 'memoryBytes', title: 'memory beyond guest RAM', unit: 'MiB', scale: 1 << 20 },
 ];
-
-export function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  const upper = sorted[middle] ?? Number.NaN;
-  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2;
-}
 
 /** Times as their median; memory as the most of all rounds, for later ones find what earlier ones gave back. */
 function figureOf(row: Row, figure: Figure): number {

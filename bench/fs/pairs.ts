@@ -1,6 +1,6 @@
 // Work of several daemons by turns, and what they took: a busy host slows all alike.
 
-import { median } from '../boot/report.ts';
+import { median } from '../median.ts';
 import type { Daemon } from './daemons.ts';
 import { type Guest, placeOf } from './guest.ts';
 import type { Work } from './work.ts';

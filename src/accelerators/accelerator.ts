@@ -2,6 +2,7 @@
 
 import type { Duplex } from 'node:stream';
 import type { GuestKernel } from '../guest/kernel.ts';
+import type { HostMetrics } from './metrics.ts';
 
 /** Context ID of guests whose vsock device is ours: each has a vsock of its own, so all can have the same. */
 export const GUEST_CID = 3;
@@ -80,6 +81,8 @@ export interface RunningMachine {
   readonly exited: Promise<MachineExit>;
   pause(): Promise<void>;
   resume(): Promise<void>;
+  /** What it takes and did so far. Rejects when it has ended; a paused machine tells, too. */
+  metrics(): Promise<HostMetrics>;
   /** Presses the power button; what happens then is the guest's affair. */
   powerButton(): Promise<void>;
   /** Ends it at once; resolves when nothing is left. Calling it again does nothing. */

@@ -1,6 +1,6 @@
 // The kvm accelerator: our own machine monitor, in this process.
 
-import type { BindingMachine, BindingMachineConfig } from '../binding.ts';
+import type { BindingMachine, BindingMachineConfig, BindingMachineMetrics } from '../binding.ts';
 import { streamOf } from '../host/descriptor.ts';
 import { fromNative } from '../native-error.ts';
 import { loadBinding } from '../native.ts';
@@ -11,10 +11,13 @@ import {
   type RunningMachine,
   SHARE_QUEUE_SIZE,
 } from './accelerator.ts';
+import type { DeviceMetrics, HostMetrics } from './metrics.ts';
 import { bootableImage } from './vmlinux.ts';
 
 /** Virtio's number for a file system. */
 const FILE_SYSTEM = 26;
+/** Its numbers for the devices of a machine. */
+const DEVICE_TYPES: Readonly<Record<number, DeviceMetrics['type']>> = { 4: 'rng', 19: 'vsock', [FILE_SYSTEM]: 'fs' };
 /** Its queues besides those for requests. */
 const HIGH_PRIORITY_QUEUES = 1;
 
@@ -71,6 +74,17 @@ function vsockHostEnd({ vhostVsockFd, vsockSocket }: ResolvedMachine): { socket:
   return vhostVsockFd === undefined ? { socket: vsockSocket } : { vhostFd: vhostVsockFd };
 }
 
+function hostMetrics({ vcpusMs, devicesMs, ramBytes, devices }: BindingMachineMetrics): HostMetrics {
+  return {
+    cpu: { totalMs: vcpusMs.reduce((sum, time) => sum + time, devicesMs), vcpusMs },
+    memory: { residentBytes: ramBytes, proportionalBytes: undefined, guestBytes: ramBytes },
+    devices: devices.flatMap(({ deviceType, acknowledgedInterrupts, queues }) => {
+      const type = DEVICE_TYPES[deviceType];
+      return type === undefined ? [] : [{ type, acknowledgedInterrupts, queues }];
+    }),
+  };
+}
+
 class KvmMachine implements RunningMachine {
   readonly pid: number = process.pid;
   readonly console: RunningMachine['console'];
@@ -89,6 +103,14 @@ class KvmMachine implements RunningMachine {
 
   async resume(): Promise<void> {
     await this.#native.resume();
+  }
+
+  async metrics(): Promise<HostMetrics> {
+    try {
+      return hostMetrics(this.#native.metrics());
+    } catch (error) {
+      throw fromNative(error);
+    }
   }
 
   async powerButton(): Promise<void> {

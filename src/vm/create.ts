@@ -1,6 +1,5 @@
 // From options to a machine whose agent answers.
 
-import { basename } from 'node:path';
 import {
   type Accelerator,
   GUEST_CID,
@@ -162,7 +161,7 @@ async function boot(
     vhost?.releaseDevice();
     const console = new GuestConsole(machine.console, onConsole);
     const info: MachineInfo = {
-      id: basename(folder.path),
+      id: folder.name,
       accelerator: accelerator.name,
       kernel: { image: kernel.image, release: kernel.release },
       cpus: spec.cpus,

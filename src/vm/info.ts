@@ -2,7 +2,7 @@
 
 /** What a machine is, and where. */
 export interface MachineInfo {
-  /** Its name among the machines of this user: that of its runtime folder. */
+  /** Its name among the running machines of this user, as `vm.name`: the option `name`, else an id of 12 digits. */
   readonly id: string;
   readonly accelerator: 'kvm' | 'tcg';
   /** The guest's kernel: its path, and its release where the file tells it. */
@@ -13,7 +13,7 @@ export interface MachineInfo {
   readonly cid: number;
   /** The process that runs the guest: QEMU's with `tcg`, this one with `kvm`. */
   readonly pid: number;
-  /** The private folder with its sockets, which is gone when the machine is. */
+  /** The private folder with its sockets, `@NAME` or the id, which is gone when the machine is. */
   readonly runtimeFolder: string;
   /**
    * The Unix socket of its vsock, for programs of this user: `CONNECT PORT` reaches a port of the guest, `<socket>_PORT` is

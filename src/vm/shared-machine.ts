@@ -49,6 +49,7 @@ export async function startShared(
     exited,
     pause: () => machine.pause(),
     resume: () => machine.resume(),
+    metrics: () => machine.metrics(),
     powerButton: () => machine.powerButton(),
     killSync: () => machine.killSync(),
     async kill() {

@@ -109,6 +109,8 @@ export class GuestVsock {
   #keep(connection: Duplex): Duplex {
     this.#open.add(connection);
     connection.once('close', () => this.#open.delete(connection));
+    // Not read before somebody asks, and then as any stream is: one that was paused would not start by a listener for data.
+    (connection as { readableFlowing: boolean | null }).readableFlowing = null;
     // A guest that resets its connections must not end this process.
     connection.on('error', () => {});
     return connection;

@@ -4,6 +4,7 @@ import test from 'ava';
 
 import { MicroVM, MicroVMError, type MicroVMOptions } from '../../../index.ts';
 import { type AcceleratorName, PATIENCE_MS } from '../guest.ts';
+import { metricsBehaviours } from './metrics.ts';
 
 /** Declares the tests; one guest serves them all, one after another. */
 export function execBehaviours(accelerator: AcceleratorName, options: MicroVMOptions = {}): void {
@@ -171,4 +172,6 @@ export function execBehaviours(accelerator: AcceleratorName, options: MicroVMOpt
     for (const phase of ['machine', 'boot', 'total'] as const) t.true(vm.timings[phase] > 0, phase);
     t.true(vm.timings.boot < vm.timings.total);
   });
+
+  metricsBehaviours(accelerator, () => vm);
 }

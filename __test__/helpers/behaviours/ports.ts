@@ -2,7 +2,7 @@
 
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import test from 'ava';
 
@@ -35,6 +35,7 @@ export function portBehaviours(accelerator: AcceleratorName, options: MicroVMOpt
       bootTimeout: PATIENCE_MS,
       rootfs: 'host',
       memory: '512MiB',
+      name: 'ports',
       ports,
       ...options,
     });
@@ -173,19 +174,13 @@ export function portBehaviours(accelerator: AcceleratorName, options: MicroVMOpt
     t.deepEqual(phases, ['choose']);
   });
 
-  test.serial('what a machine is and takes can be asked', async (t) => {
+  test.serial('what a machine is can be asked', async (t) => {
     const { info } = vm;
     t.like(info, { accelerator, cpus: 1, memoryBytes: 512 * 2 ** 20 });
     t.is((await vm.exec('uname', ['-r'])).stdout.trim(), info.kernel.release ?? '');
-    t.true(info.startedAt.getTime() <= Date.now() && info.runtimeFolder.endsWith(info.id));
+    t.true(info.startedAt.getTime() <= Date.now());
+    t.deepEqual([info.id, basename(info.runtimeFolder)], [vm.name, '@ports']);
     t.is(info.pid === process.pid, accelerator === 'kvm');
-    const { guest, process: own } = await vm.metrics();
-    t.true(guest.memoryTotalBytes > 300 * 2 ** 20 && guest.memoryTotalBytes < info.memoryBytes);
-    t.true(guest.memoryAvailableBytes > 0 && guest.memoryAvailableBytes < guest.memoryTotalBytes);
-    t.is(own === undefined, accelerator === 'kvm');
-    if (!own) return;
-    t.true(own.cpuMs > 100 && own.residentBytes > 50 * 2 ** 20);
-    t.true((own.proportionalBytes ?? Infinity) <= own.residentBytes);
   });
 
   test.serial('the end of the machine ends all, and nothing is left', async (t) => {

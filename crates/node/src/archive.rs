@@ -9,6 +9,7 @@ use napi::bindgen_prelude::{Buffer, PromiseRaw};
 use napi_derive::napi;
 
 use crate::error::BindingError;
+use crate::field::count;
 use crate::promise;
 
 /// How an archive is to be unpacked.
@@ -181,16 +182,11 @@ fn closed() -> BindingError {
 
 fn told(progress: &Progress, chunk: Option<Buffer>) -> BindingCopyProgress {
     BindingCopyProgress {
-        entries: number(progress.entries),
-        bytes: number(progress.bytes),
+        entries: count(progress.entries),
+        bytes: count(progress.bytes),
         path: String::from_utf8_lossy(&progress.name).into_owned(),
         chunk,
     }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "2^53 bytes take years to copy")]
-fn number(value: u64) -> f64 {
-    value as f64
 }
 
 /// What is beyond all numbers is no limit.

@@ -17,6 +17,12 @@ fn refused(name: &str, wanted: &str) -> BindingError {
     BindingError::coded("ERR_INVALID_OPTIONS", format!("{name} is not {wanted}"))
 }
 
+/// How much or how often, as a number: no bigint, for it counts up from zero.
+#[allow(clippy::cast_precision_loss, reason = "2^53 bytes take years to pass")]
+pub(crate) fn count(value: u64) -> f64 {
+    value as f64
+}
+
 /// The content of an unsigned 64-bit field.
 pub(crate) fn word(value: &BigInt, name: &str) -> Result<u64, BindingError> {
     match value.get_u64() {

@@ -24,6 +24,7 @@ mod guest_speed;
 mod host;
 mod kvm;
 mod machine;
+mod metrics;
 mod process;
 mod promise;
 mod ring3;

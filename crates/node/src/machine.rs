@@ -17,6 +17,7 @@ use napi_derive::napi;
 use crate::cleanup::{Stop, stop_at_end_of_env};
 use crate::descriptor::duplicate;
 use crate::error::BindingError;
+use crate::metrics::{BindingMachineMetrics, machine_metrics};
 use crate::promise;
 use crate::slot::Slot;
 
@@ -147,6 +148,13 @@ impl BindingMachine {
     pub fn resume<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, ()>> {
         let machine = self.running().map_err(|error| error.into_js(env))?;
         promise::blocking(env, move || Ok(machine.0.resume()?))
+    }
+
+    /// What it did and took so far. Waits for nobody.
+    #[napi(catch_unwind)]
+    pub fn metrics(&self, env: Env) -> napi::Result<BindingMachineMetrics> {
+        let machine = self.running().map_err(|error| error.into_js(&env))?;
+        Ok(machine_metrics(machine.0.metrics()))
     }
 
     /// Presses the power button.

@@ -10,6 +10,7 @@ use napi_derive::napi;
 
 use crate::cleanup::{Stop, stop_at_end_of_env};
 use crate::error::BindingError;
+use crate::metrics::{BindingQueueMetrics, milliseconds, queue_metrics};
 use crate::promise;
 use crate::slot::Slot;
 
@@ -23,6 +24,16 @@ pub struct BindingVsockOptions {
     pub socket: String,
     /// The back end's socket, for one VMM.
     pub vhost_user_socket: String,
+}
+
+/// What a vsock device and its thread did.
+#[derive(Debug)]
+#[napi(object)]
+pub struct BindingVsockMetrics {
+    /// Processor time of the thread that works on its queues, in milliseconds.
+    pub cpu_ms: f64,
+    /// Receive, transmit and event queue.
+    pub queues: Vec<BindingQueueMetrics>,
 }
 
 /// A vsock device that threads of this process carry, until it is stopped or the VMM goes.
@@ -63,6 +74,19 @@ impl Stop for VhostUserHost {
 
 #[napi]
 impl BindingVsockHost {
+    /// What it did so far.
+    #[napi(catch_unwind)]
+    pub fn metrics(&self, env: Env) -> napi::Result<BindingVsockMetrics> {
+        let host = self
+            .host
+            .get()
+            .ok_or_else(|| BindingError::ended().into_js(&env))?;
+        Ok(BindingVsockMetrics {
+            cpu_ms: milliseconds(host.time()),
+            queues: queue_metrics(host.queues()),
+        })
+    }
+
     /// Ends its threads and removes its sockets; resolves when that is done.
     #[napi(catch_unwind)]
     pub fn stop<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, ()>> {

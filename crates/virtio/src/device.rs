@@ -5,6 +5,8 @@ use std::os::fd::BorrowedFd;
 use virtio_queue::Queue;
 use vm_memory::GuestMemory;
 
+use crate::DeviceMeter;
+
 /// Why a device gave up on a queue. The host stops that device (and sets `DEVICE_NEEDS_RESET`
 /// where the transport can say so); it never ends the process.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +51,11 @@ pub trait QueueSet {
     /// Interrupts the driver for `index`. Call it only after [`Queue`]'s `needs_notification`
     /// said so, which honours `EVENT_IDX` and `NO_INTERRUPT`.
     fn signal(&self, index: usize);
+
+    /// Where bytes and buffers are counted; `None` where nobody asks for them.
+    fn meter(&self) -> Option<&DeviceMeter> {
+        None
+    }
 
     /// Tells the driver that the configuration space changed, where the host has a way to.
     fn signal_config(&self) {}

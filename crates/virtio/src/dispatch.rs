@@ -38,6 +38,7 @@ pub struct Dispatcher {
 struct Watch {
     avail: u16,
     next: u16,
+    used: u16,
     again: bool,
 }
 
@@ -104,6 +105,7 @@ impl Dispatcher {
                 watch.again = false;
             }
             watch.next = queue.next_avail();
+            watch.used = queue.next_used();
             watch.avail = queue
                 .avail_idx(memory, Ordering::Acquire)
                 .map_err(failed)?
@@ -118,6 +120,14 @@ impl Dispatcher {
         }
 
         for (index, watch) in self.queues.iter_mut().enumerate() {
+            let Some(queue) = queues.queue(index) else {
+                continue;
+            };
+            // A handler uses no more buffers than the queue holds: the index does not lap itself.
+            let used = queue.next_used().wrapping_sub(watch.used);
+            if let Some(meter) = queues.meter() {
+                meter.used(index, used.into());
+            }
             let Some(queue) = queues.queue(index) else {
                 continue;
             };

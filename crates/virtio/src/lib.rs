@@ -7,13 +7,19 @@
 //! resources and says by one descriptor when these want attention, so no host has to know what a
 //! device waits for.
 //!
+//! A host counts what passes in a [`DeviceMeter`], and the time of its thread by a [`ThreadClock`].
+//!
 //! [`ring`] and [`GuestBuffer`] are the one checked way from a queue to the bytes of its chains.
 
 mod device;
 mod dispatch;
 mod guest_buffer;
+mod meter;
 pub mod ring;
+mod thread_clock;
 
 pub use device::{Device, DeviceError, QueueSet};
 pub use dispatch::{Dispatcher, Event};
 pub use guest_buffer::{Access, GuestBuffer, MAX_SLICES};
+pub use meter::{DeviceMeter, QueueMetrics};
+pub use thread_clock::{CountedThread, ThreadClock};

@@ -36,6 +36,7 @@ pub use config::{
     ConfigError, MachineConfig, VhostUserConfig, VhostUserPeer, VsockConfig, VsockHostEnd,
 };
 pub use machine::{Machine, MachineError};
-pub use metrics::{DeviceFailure, MachineMetrics};
+pub use metrics::{DeviceFailure, DeviceMetrics, MachineMetrics};
 pub use microvm_kvm::reaper;
+pub use microvm_virtio::QueueMetrics;
 pub use run_loop::ExitReason;

@@ -8,7 +8,9 @@
 mod build;
 mod error;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fs::File;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use microvm_kvm::{VirtualCpuRunner, VirtualMachine};
 
@@ -16,11 +18,11 @@ pub use error::MachineError;
 
 use crate::config::MachineConfig;
 use crate::devices::{Console, ConsoleCounters, Power};
-use crate::memory::Ram;
+use crate::memory::{Ram, allocated_bytes};
 use crate::metrics::{DeviceFailure, MachineMetrics};
 use crate::reaper;
-use crate::run_loop::{Buses, ExitCounters, ExitMetrics, ExitReason, Gate, VcpuThread};
-use crate::virtio::PluggedDevice;
+use crate::run_loop::{Buses, ExitMetrics, ExitReason, Gate, VcpuCounters, VcpuThread};
+use crate::virtio::{PluggedDevice, PluggedMeter};
 
 /// A virtual machine. All methods may be called from any thread, several at a time. Dropping it
 /// stops it.
@@ -28,8 +30,11 @@ use crate::virtio::PluggedDevice;
 pub struct Machine {
     gate: Arc<Gate>,
     /// One for each vCPU.
-    exits: Vec<Arc<ExitCounters>>,
+    vcpus: Vec<Arc<VcpuCounters>>,
     console: Arc<ConsoleCounters>,
+    devices: Vec<PluggedMeter>,
+    /// Weak: the pages are given back when the last owner of the file goes.
+    ram_file: Weak<File>,
     failures: Arc<Mutex<Vec<DeviceFailure>>>,
     stage: Mutex<Stage>,
 }
@@ -82,9 +87,10 @@ impl Machine {
             Stage::Built(parts, runners) => {
                 let mut threads = Vec::with_capacity(runners.len());
                 let mut result = Ok(());
-                for (runner, exits) in runners.into_iter().zip(&self.exits) {
+                for (runner, counters) in runners.into_iter().zip(&self.vcpus) {
                     let buses = Arc::clone(&parts.buses);
-                    match VcpuThread::start(runner, buses, &self.gate, Arc::clone(exits)) {
+                    let counters = Arc::clone(counters);
+                    match VcpuThread::start(runner, buses, &self.gate, counters) {
                         Ok(thread) => threads.push(thread),
                         Err(source) => {
                             let reason = format!("A vCPU thread could not be made: {source}");
@@ -205,11 +211,11 @@ impl Machine {
         self.gate.wait()
     }
 
-    /// What the machine did so far.
+    /// What the machine did and took so far. Waits for nobody.
     #[must_use]
     pub fn metrics(&self) -> MachineMetrics {
         let exits = self
-            .exits
+            .vcpus
             .iter()
             .map(|counters| counters.metrics())
             .fold(ExitMetrics::default(), ExitMetrics::plus);
@@ -218,6 +224,18 @@ impl Machine {
             exits,
             console: self.console.metrics(),
             device_failures: failures.clone(),
+            vcpu_times: self.vcpus.iter().map(|vcpu| vcpu.thread().time()).collect(),
+            device_time: self
+                .devices
+                .iter()
+                .map(PluggedMeter::time)
+                .sum::<Duration>()
+                + self.console.thread().time(),
+            ram_bytes: self
+                .ram_file
+                .upgrade()
+                .map_or(0, |file| allocated_bytes(&file)),
+            devices: self.devices.iter().map(PluggedMeter::metrics).collect(),
         }
     }
 

@@ -43,6 +43,8 @@ pub struct VsockConfig {
 pub struct VsockDevice {
     guest_cid: u64,
     muxer: Muxer,
+    /// Bytes in receive buffers that were filled and are yet to be counted.
+    filled_bytes: u64,
 }
 
 impl VsockDevice {
@@ -57,7 +59,11 @@ impl VsockDevice {
             return Err(VsockError::GuestCid(guest_cid));
         }
         let muxer = Muxer::new(guest_cid, &socket)?;
-        Ok(Self { guest_cid, muxer })
+        Ok(Self {
+            guest_cid,
+            muxer,
+            filled_bytes: 0,
+        })
     }
 
     /// Takes the guest's packets.
@@ -71,20 +77,25 @@ impl VsockDevice {
         };
         let broken = || ring::broken(TX);
         let mut used = 0;
+        let mut bytes = 0;
         while used < queue.size()
             && let Some(chain) = ring::pop(memory, queue).map_err(broken())?
         {
             let head = chain.head_index();
             // What is too short to name a connection can only be dropped.
             if let Some(packet) = GuestBuffer::gather(memory, chain, Access::Read) {
-                let mut bytes = [0; HEADER_LEN];
-                if packet.read(0, &mut bytes) == HEADER_LEN {
+                bytes += packet.len() as u64;
+                let mut header = [0; HEADER_LEN];
+                if packet.read(0, &mut header) == HEADER_LEN {
                     self.muxer
-                        .guest_packet(&Header::from_bytes(&bytes), &packet);
+                        .guest_packet(&Header::from_bytes(&header), &packet);
                 }
             }
             queue.add_used(memory, head, 0).map_err(broken())?;
             used += 1;
+        }
+        if let Some(meter) = queues.meter() {
+            meter.passed(TX, bytes);
         }
         if used > 0 {
             ring::notify(TX, memory, queues).map_err(broken())?;
@@ -117,7 +128,11 @@ impl VsockDevice {
             let Some(chains) = filled else { break };
             left = left.saturating_sub(chains);
         }
-        if queue.next_used() != used_before {
+        let filled = queue.next_used() != used_before;
+        if let Some(meter) = queues.meter() {
+            meter.passed(RX, std::mem::take(&mut self.filled_bytes));
+        }
+        if filled {
             ring::notify(RX, memory, queues).map_err(broken())?;
         }
         Ok(())
@@ -138,6 +153,7 @@ impl VsockDevice {
             Some(buffer) if buffer.len() >= HEADER_LEN => {
                 buffer.write(0, &header.to_bytes());
                 queue.add_used(memory, head, HEADER_BYTES)?;
+                self.filled_bytes += u64::from(HEADER_BYTES);
                 self.muxer.packet_sent(header);
             }
             // Given back empty; the packet waits for a better one.
@@ -206,7 +222,9 @@ impl VsockDevice {
                     // At most the credit, a u32.
                     header.len = u32::try_from(count).unwrap_or(u32::MAX);
                     buffer.write(0, &header.to_bytes());
-                    queue.add_used(memory, *head, header.len + HEADER_BYTES)?;
+                    let used = header.len + HEADER_BYTES;
+                    queue.add_used(memory, *head, used)?;
+                    self.filled_bytes += u64::from(used);
                     connection.sent(&header);
                     filled += 1;
                 }

@@ -11,7 +11,9 @@ import { waitAtMost } from '../../host/wait-at-most.ts';
 import { fromNative } from '../../native-error.ts';
 import { loadBinding } from '../../native.ts';
 import type { Accelerator, MachineExit, ResolvedMachine, RunningMachine } from '../accelerator.ts';
+import type { HostMetrics } from '../metrics.ts';
 import { qemuArguments } from './arguments.ts';
+import { qemuMetrics } from './metrics.ts';
 import { type QemuProcess, startQemu } from './process.ts';
 import { QmpClient, type QmpEvent } from './qmp.ts';
 
@@ -61,7 +63,7 @@ function launch(machine: ResolvedMachine): QemuMachine {
       { fd: qmp.fd, target: QMP_FD },
       ...(vhostVsockFd === undefined ? [] : [{ fd: vhostVsockFd, target: VHOST_VSOCK_FD }]),
     ]);
-    return new QemuMachine(qemu, vsock, console.stream, qmp.stream);
+    return new QemuMachine(qemu, vsock, machine.shares.length, console.stream, qmp.stream);
   } catch (error) {
     for (const { stream } of pairs) stream.destroy();
     vsock?.stopSync();
@@ -89,15 +91,23 @@ class QemuMachine implements RunningMachine {
   readonly exited: Promise<MachineExit>;
   readonly #qemu: QemuProcess;
   readonly #vsock: BindingVsockHost | undefined;
+  readonly #shares: number;
   readonly #control: Promise<QmpClient>;
   #killed = false;
   /** Why QEMU ends, in its own words; it says so before it does. */
   #shutdownReason: string | undefined;
 
-  constructor(qemu: QemuProcess, vsock: BindingVsockHost | undefined, console: Socket, control: Socket) {
+  constructor(
+    qemu: QemuProcess,
+    vsock: BindingVsockHost | undefined,
+    shares: number,
+    console: Socket,
+    control: Socket,
+  ) {
     this.#qemu = qemu;
     this.pid = qemu.pid;
     this.#vsock = vsock;
+    this.#shares = shares;
     this.console = console;
     this.#control = QmpClient.connect(control, OLDEST_QEMU, (event) => this.#note(event));
     // Whoever needs the connection sees the failure; nobody does where QEMU is killed at once.
@@ -123,6 +133,16 @@ class QemuMachine implements RunningMachine {
 
   async resume(): Promise<void> {
     await (await this.#control).execute('cont');
+  }
+
+  async metrics(): Promise<HostMetrics> {
+    const cpus = await (await this.#control).execute('query-cpus-fast');
+    try {
+      const vsock = this.#vsock?.metrics();
+      return await qemuMetrics({ pid: this.pid, cpus, vsock, shares: this.#shares });
+    } catch (error) {
+      throw error instanceof MicroVMError ? error : unreadable(error);
+    }
   }
 
   async powerButton(): Promise<void> {
@@ -162,4 +182,8 @@ class QemuMachine implements RunningMachine {
     if (this.#killed) return { reason: 'stopped' };
     return { reason: 'failed', detail: `QEMU ended with ${ended}` };
   }
+}
+
+function unreadable(cause: unknown): MicroVMError {
+  return new MicroVMError('ERR_QEMU_FAILED', "QEMU's figures cannot be read", { cause });
 }

@@ -6,7 +6,7 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::{Dispatcher, Event, MAX_ROUNDS};
-use crate::{Device, DeviceError, QueueSet};
+use crate::{Device, DeviceError, DeviceMeter, QueueSet};
 
 type Memory = GuestMemoryMmap<()>;
 
@@ -20,7 +20,7 @@ struct Scripted {
     host_calls: usize,
 }
 
-struct Queues(Option<Queue>);
+struct Queues(Option<Queue>, DeviceMeter);
 
 impl QueueSet for Queues {
     fn count(&self) -> usize {
@@ -32,6 +32,10 @@ impl QueueSet for Queues {
     }
 
     fn signal(&self, _index: usize) {}
+
+    fn meter(&self) -> Option<&DeviceMeter> {
+        Some(&self.1)
+    }
 }
 
 impl Device<Memory> for Scripted {
@@ -102,7 +106,12 @@ fn queues(memory: &Memory, chains: u16, event_idx: bool) -> Queues {
     }
     let mut queue: Queue = mock.create_queue().unwrap();
     queue.set_event_idx(event_idx);
-    Queues(Some(queue))
+    Queues(Some(queue), DeviceMeter::new(1))
+}
+
+/// How many buffers were counted as given back.
+fn buffers(queues: &Queues) -> u64 {
+    queues.1.queues()[0].buffers
 }
 
 /// Whether the driver would kick for the buffer after `avail`.
@@ -135,6 +144,7 @@ fn one_kick_is_one_call_where_the_device_takes_all() {
         assert!(!left);
         assert_eq!(device.calls, 1);
         assert!(kick_wanted(&memory, &queues, 3));
+        assert_eq!(buffers(&queues), 3);
     }
 }
 
@@ -152,6 +162,7 @@ fn a_device_that_takes_some_is_called_until_it_has_all() {
         .unwrap();
     assert_eq!(device.calls, 3);
     assert!(kick_wanted(&memory, &queues, 3));
+    assert_eq!(buffers(&queues), 3);
 }
 
 #[test]
@@ -167,6 +178,7 @@ fn a_device_that_leaves_all_is_called_once_and_hears_of_the_next_buffer() {
         assert!(!left);
         assert_eq!(device.calls, 1);
         assert_eq!(queues.0.as_ref().unwrap().next_avail(), 0);
+        assert_eq!(buffers(&queues), 0);
         assert!(kick_wanted(&memory, &queues, 3));
     }
 }
@@ -225,7 +237,12 @@ fn a_kick_of_a_queue_that_is_not_set_up_calls_nobody() {
     let mut dispatcher = Dispatcher::new(1);
     for index in [0, 1, usize::MAX] {
         let left = dispatcher
-            .handle(Event::Kick(index), &mut device, &memory, &mut Queues(None))
+            .handle(
+                Event::Kick(index),
+                &mut device,
+                &memory,
+                &mut Queues(None, DeviceMeter::new(1)),
+            )
             .unwrap();
         assert!(!left);
     }

@@ -73,9 +73,13 @@ impl Console {
             output_blocked: false,
         };
         pump.register().map_err(system("epoll_ctl"))?;
+        let clock = Arc::clone(serial.counters().thread());
         let thread = std::thread::Builder::new()
             .name("microvm-console".into())
-            .spawn(move || pump.run())
+            .spawn(move || {
+                let _counted = clock.count();
+                pump.run();
+            })
             .map_err(system("clone"))?;
         Ok(Self {
             serial,

@@ -72,6 +72,7 @@ impl<M: GuestMemory> Device<M> for Rng {
             return Ok(());
         };
         let mut answered = false;
+        let mut bytes = 0;
         for _ in 0..queue.size() {
             let Some(chain) = ring::pop(memory, queue).map_err(failed())? else {
                 break;
@@ -81,6 +82,10 @@ impl<M: GuestMemory> Device<M> for Rng {
             let written = fill(&room)?;
             queue.add_used(memory, head, written).map_err(failed())?;
             answered = true;
+            bytes += u64::from(written);
+        }
+        if let Some(meter) = queues.meter() {
+            meter.passed(index, bytes);
         }
         if answered {
             ring::notify(index, memory, queues).map_err(failed())?;

@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use microvm_virtio::ThreadClock;
 use vm_superio::Trigger;
 use vm_superio::serial::NoEvents;
 use vmm_sys_util::eventfd::EventFd;
@@ -40,9 +41,16 @@ pub struct ConsoleCounters {
     output: AtomicU64,
     dropped: AtomicU64,
     input: AtomicU64,
+    thread: Arc<ThreadClock>,
 }
 
 impl ConsoleCounters {
+    /// The clock of the thread on the host's side.
+    #[must_use]
+    pub fn thread(&self) -> &Arc<ThreadClock> {
+        &self.thread
+    }
+
     /// What passed so far.
     #[must_use]
     pub fn metrics(&self) -> ConsoleMetrics {

@@ -85,6 +85,11 @@ pub(super) fn build(mut config: MachineConfig) -> Result<Machine, MachineError> 
         .into_iter()
         .map(VirtualCpu::into_runner)
         .collect::<Result<Vec<VirtualCpuRunner>, _>>()?;
+    let meters = devices
+        .iter()
+        .map(|device| device.meter().clone())
+        .collect();
+    let ram_file = ram.file();
     let parts = Parts {
         devices,
         console,
@@ -95,8 +100,10 @@ pub(super) fn build(mut config: MachineConfig) -> Result<Machine, MachineError> 
     };
     Ok(Machine {
         gate,
-        exits: runners.iter().map(|_| Arc::default()).collect(),
+        vcpus: runners.iter().map(|_| Arc::default()).collect(),
         console: serial.counters(),
+        devices: meters,
+        ram_file,
         failures,
         stage: Mutex::new(Stage::Built(parts, runners)),
     })

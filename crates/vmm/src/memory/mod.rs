@@ -7,7 +7,8 @@ mod load;
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Weak};
 
 use microvm_kvm::{HugePages, guest_memory_file};
 use vm_memory::mmap::MmapRegionBuilder;
@@ -107,11 +108,28 @@ impl Ram {
         &self.regions
     }
 
+    /// The file behind all regions, for as long as they are there.
+    #[must_use]
+    pub fn file(&self) -> Weak<File> {
+        let file = self.regions.first().and_then(|region| region.file_offset());
+        file.map_or_else(Weak::new, |offset| Arc::downgrade(offset.arc()))
+    }
+
     /// First address behind the RAM below 4 GiB.
     #[must_use]
     pub fn low_end(&self) -> u64 {
         self.regions.first().map_or(0, |region| region.len())
     }
+}
+
+/// What this host holds for a file of guest RAM, in bytes: pages that somebody used, in memory or
+/// swapped out. The kernel counts them, so this costs one system call whatever the size.
+#[must_use]
+pub fn allocated_bytes(file: &File) -> u64 {
+    /// The unit of `st_blocks`, whatever the pages' size (stat(2)).
+    const BLOCK: u64 = 512;
+    file.metadata()
+        .map_or(0, |status| status.blocks().saturating_mul(BLOCK))
 }
 
 /// Address and length of each part of `bytes` of RAM.

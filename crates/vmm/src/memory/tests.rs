@@ -41,6 +41,19 @@ fn ram_that_passes_three_gib_goes_on_at_four_in_the_same_file() {
 }
 
 #[test]
+fn what_the_host_holds_grows_with_the_pages_that_are_used() {
+    let ram = Ram::new(64 << 20, PageSize::Base).unwrap();
+    let file = ram.file();
+    let held = || file.upgrade().map(|file| allocated_bytes(&file));
+    assert_eq!(held(), Some(0));
+    ram.memory().write_obj(7u8, GuestAddress(32 << 20)).unwrap();
+    // A page, or a huge one where the host gives those.
+    assert!((4096..=HUGE_PAGE).contains(&held().unwrap()));
+    drop(ram);
+    assert_eq!(held(), None);
+}
+
+#[test]
 fn nobody_who_holds_the_file_can_shrink_it() {
     let ram = Ram::new(16 << 20, PageSize::Base).unwrap();
     let file = ram.regions()[0].file_offset().unwrap().file();

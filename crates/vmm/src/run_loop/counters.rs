@@ -1,8 +1,10 @@
-//! How often vCPUs left the guest, and why.
+//! How often vCPUs left the guest, and why, and the time that they took.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use microvm_kvm::Exit;
+use microvm_virtio::ThreadClock;
 
 /// Exits of one vCPU or of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,18 +44,25 @@ impl ExitMetrics {
     }
 }
 
-/// Counts the exits of one vCPU; written by its thread only, read by all.
+/// Counts the exits and the time of one vCPU; written by its thread only, read by all.
 #[derive(Debug, Default)]
-pub struct ExitCounters {
+pub struct VcpuCounters {
     io_in: AtomicU64,
     io_out: AtomicU64,
     mmio_read: AtomicU64,
     mmio_write: AtomicU64,
     interrupted: AtomicU64,
     other: AtomicU64,
+    thread: Arc<ThreadClock>,
 }
 
-impl ExitCounters {
+impl VcpuCounters {
+    /// The clock of the vCPU's thread: time in the guest, and in exits.
+    #[must_use]
+    pub fn thread(&self) -> &Arc<ThreadClock> {
+        &self.thread
+    }
+
     /// Counts one exit.
     pub fn count(&self, exit: &Exit<'_>) {
         let counter = match exit {

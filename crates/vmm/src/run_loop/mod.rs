@@ -10,7 +10,7 @@ mod failure;
 mod gate;
 mod vcpu;
 
-pub use counters::{ExitCounters, ExitMetrics};
+pub use counters::{ExitMetrics, VcpuCounters};
 pub use gate::{Gate, Passage, Turn};
 pub use vcpu::{Buses, VcpuThread};
 

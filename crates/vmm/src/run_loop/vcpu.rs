@@ -8,7 +8,7 @@ use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EV
 use microvm_kvm::{Exit, VirtualCpuRunner};
 
 use super::ExitReason;
-use super::counters::ExitCounters;
+use super::counters::VcpuCounters;
 use super::failure::describe;
 use super::gate::{Gate, Passage, Turn};
 use crate::bus::Bus;
@@ -32,7 +32,8 @@ pub struct VcpuThread {
 }
 
 impl VcpuThread {
-    /// Starts the thread; it runs the vCPU until `gate` ends the machine, and counts its exits.
+    /// Starts the thread; it runs the vCPU until `gate` ends the machine, and counts its exits
+    /// and its time.
     ///
     /// # Errors
     ///
@@ -41,13 +42,14 @@ impl VcpuThread {
         runner: VirtualCpuRunner,
         buses: Arc<Buses>,
         gate: &Arc<Gate>,
-        counters: Arc<ExitCounters>,
+        counters: Arc<VcpuCounters>,
     ) -> io::Result<Self> {
         let immediate_exit = runner.immediate_exit();
         let passage = gate.enter(Box::new(move || {
             // What cannot be signalled still leaves at its next exit.
             let _ = immediate_exit.request();
         }));
+        let clock = Arc::clone(counters.thread());
         let mut vcpu = Vcpu {
             buses,
             passage,
@@ -56,6 +58,7 @@ impl VcpuThread {
         let thread = std::thread::Builder::new()
             .name(format!("microvm-vcpu{}", runner.vcpu().id()))
             .spawn(move || {
+                let _counted = clock.count();
                 let mut runner = runner;
                 vcpu.run(&mut runner);
                 // The runner goes back to the owner: closing it is slow, and not for this path.
@@ -87,7 +90,7 @@ enum Next {
 struct Vcpu {
     buses: Arc<Buses>,
     passage: Passage,
-    counters: Arc<ExitCounters>,
+    counters: Arc<VcpuCounters>,
 }
 
 impl Vcpu {

@@ -6,6 +6,7 @@
 //! message has to be waited for. Handlers never block, which bounds the wait.
 
 mod core;
+mod kicks;
 mod queues;
 
 use std::num::NonZeroUsize;
@@ -20,6 +21,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use self::core::{Active, Core};
+use self::kicks::Kicks;
 use self::queues::HostedQueues;
 use super::error::VirtioError;
 use super::plug::{DeviceEvent, DeviceEventKind};
@@ -69,6 +71,7 @@ impl HostedDevice {
             core: Mutex::new(Core {
                 device: Some(device),
                 active: None,
+                kicks: Kicks::new(Arc::clone(&context.kicks), Arc::clone(&context.meter)),
                 paused: false,
                 stopped: false,
             }),
@@ -92,7 +95,10 @@ impl HostedDevice {
             .name(name.clone())
             .spawn({
                 let shared = Arc::clone(&shared);
-                move || shared.run()
+                move || {
+                    let _counted = shared.context.meter.thread().count();
+                    shared.run();
+                }
             })
             .map_err(|source| VirtioError::Thread { name, source })?;
         Ok(Self {
@@ -132,8 +138,10 @@ impl DeviceHost for HostedDevice {
     fn activate(&mut self, activation: &Activation<'_>) -> Result<(), VirtioError> {
         let mut core = self.shared.core();
         let event_idx = activation.features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
-        let interrupt = Arc::clone(&self.shared.context.interrupt);
-        let queues = HostedQueues::new(activation.queues, event_idx, interrupt)?;
+        let HostContext {
+            interrupt, meter, ..
+        } = self.shared.context.clone();
+        let queues = HostedQueues::new(activation.queues, event_idx, interrupt, meter)?;
         core.call(|device| device.set_acked_features(activation.features))
             .inspect_err(|_| self.shared.discard(&mut core))?;
         core.active = Some(Active {
@@ -144,7 +152,7 @@ impl DeviceHost for HostedDevice {
             self.shared.deactivate(&mut core);
         })?;
         // Drivers may have filled a queue before they were ready to kick.
-        self.shared.kick_all(&core);
+        kick_all(&mut core);
         Ok(())
     }
 
@@ -244,14 +252,11 @@ impl Shared {
                 else {
                     return true;
                 };
-                if let Some(kick) = self.context.kicks.get(index) {
-                    // Nothing to read: a kick that an earlier look has taken.
-                    let _ = kick.read();
-                }
+                core.kicks.take(index);
                 Event::Kick(index)
             }
         };
-        let served = core.dispatch(event, &self.context.memory, &self.context.kicks);
+        let served = core.dispatch(event, &self.context.memory);
         self.check(&mut core, served);
         true
     }
@@ -333,15 +338,6 @@ impl Shared {
         }
     }
 
-    fn kick_all(&self, core: &Core) {
-        let Some(active) = &core.active else { return };
-        for (kick, ready) in self.context.kicks.iter().zip(active.queues.ready()) {
-            if ready {
-                let _ = kick.write(1);
-            }
-        }
-    }
-
     fn watch(&self, descriptor: &impl std::os::fd::AsRawFd, token: u64) -> std::io::Result<()> {
         self.epoll.ctl(
             ControlOperation::Add,
@@ -357,6 +353,16 @@ impl Shared {
             descriptor.as_raw_fd(),
             EpollEvent::default(),
         );
+    }
+}
+
+fn kick_all(core: &mut Core) {
+    let Core { active, kicks, .. } = core;
+    let Some(active) = active else { return };
+    for (index, ready) in active.queues.ready().enumerate() {
+        if ready {
+            kicks.again(index);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Interrupts of the virtio-mmio transport: one line for all that a device has to say.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 use vmm_sys_util::eventfd::EventFd;
@@ -23,6 +24,8 @@ pub(super) struct MmioInterrupt {
     /// Used-buffer interrupts come from another process or the kernel straight to KVM, so the
     /// status has to claim one always: a driver that reads 0 would not look at its queues.
     unseen: bool,
+    /// How often the driver acknowledged one: whoever raises them, this is seen here.
+    acknowledged: Arc<AtomicU64>,
 }
 
 impl MmioInterrupt {
@@ -35,6 +38,7 @@ impl MmioInterrupt {
             needs_reset: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             unseen,
+            acknowledged: Arc::default(),
         }
     }
 
@@ -51,7 +55,13 @@ impl MmioInterrupt {
         self.status.load(Ordering::SeqCst) | always
     }
 
+    /// Counts the driver's acknowledgements, also after this is gone.
+    pub(super) fn acknowledged(&self) -> &Arc<AtomicU64> {
+        &self.acknowledged
+    }
+
     pub(super) fn acknowledge(&self, bits: u32) {
+        self.acknowledged.fetch_add(1, Ordering::Relaxed);
         self.status.fetch_and(!bits, Ordering::SeqCst);
     }
 

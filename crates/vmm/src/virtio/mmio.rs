@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use microvm_kvm::VirtualMachine;
+use microvm_virtio::DeviceMeter;
 use virtio_bindings::virtio_config::{VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_NEEDS_RESET};
 use virtio_bindings::virtio_mmio as register;
 use vm_memory::GuestMemoryMmap;
@@ -10,6 +11,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::error::VirtioError;
 use super::interrupt::MmioInterrupt;
+use super::meter::PluggedMeter;
 use super::plug::{
     DeviceEvent, DeviceEventKind, DeviceEvents, MmioSlot, VhostVsockDevice, VirtioDeviceSource,
 };
@@ -36,7 +38,7 @@ pub struct MmioTransport {
     kicks: Arc<[EventFd]>,
     memory: Arc<GuestMemoryMmap>,
     events: DeviceEvents,
-    device_type: u32,
+    meter: PluggedMeter,
     canceller: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
@@ -49,7 +51,7 @@ impl std::fmt::Debug for MmioTransport {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("MmioTransport")
-            .field("device_type", &self.device_type)
+            .field("device_type", &self.device_type())
             .field("interrupt", &self.interrupt)
             .finish_non_exhaustive()
     }
@@ -80,10 +82,12 @@ impl MmioTransport {
             event_descriptor("the interrupt descriptor")?,
             unseen,
         ));
+        let meter = Arc::new(DeviceMeter::new(if unseen { 0 } else { queues }));
         let context = HostContext {
             memory: Arc::clone(&memory),
             kicks: Arc::clone(&kicks),
             interrupt: Arc::clone(&interrupt) as Arc<dyn Interrupt>,
+            meter: Arc::clone(&meter),
             events: Arc::clone(&events),
         };
         let host: Box<dyn DeviceHost> = match source {
@@ -117,11 +121,15 @@ impl MmioTransport {
         Ok(Self {
             canceller: host.canceller(),
             inner: Mutex::new(Inner { state, host }),
+            meter: PluggedMeter {
+                device_type,
+                acknowledged: Arc::clone(interrupt.acknowledged()),
+                host: meter,
+            },
             interrupt,
             kicks,
             memory,
             events,
-            device_type,
         })
     }
 
@@ -157,7 +165,13 @@ impl MmioTransport {
     /// Device type (virtio 1.2, section 5).
     #[must_use]
     pub fn device_type(&self) -> u32 {
-        self.device_type
+        self.meter.device_type
+    }
+
+    /// What the device counts.
+    #[must_use]
+    pub fn meter(&self) -> &PluggedMeter {
+        &self.meter
     }
 
     /// The descriptor of the interrupt line: readable where nothing is registered with KVM.
@@ -177,7 +191,7 @@ impl MmioTransport {
             register::VIRTIO_MMIO_CONFIG_GENERATION => return self.interrupt.generation(),
             register::VIRTIO_MMIO_MAGIC_VALUE => return MAGIC,
             register::VIRTIO_MMIO_VERSION => return VERSION,
-            register::VIRTIO_MMIO_DEVICE_ID => return self.device_type,
+            register::VIRTIO_MMIO_DEVICE_ID => return self.device_type(),
             register::VIRTIO_MMIO_VENDOR_ID => return VENDOR,
             // No shared memory: a region's length reads as -1.
             register::VIRTIO_MMIO_SHM_LEN_LOW
@@ -269,7 +283,7 @@ impl MmioTransport {
                     // The loss of a back end is told by whoever watches it, a stop by nobody.
                     if !matches!(error, VirtioError::PeerLost(_) | VirtioError::Stopped) {
                         (self.events)(DeviceEvent {
-                            device_type: self.device_type,
+                            device_type: self.device_type(),
                             kind: DeviceEventKind::Failed(error),
                         });
                     }

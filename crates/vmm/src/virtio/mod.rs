@@ -9,6 +9,7 @@
 mod error;
 mod hosted;
 mod interrupt;
+mod meter;
 mod mmio;
 mod plug;
 mod rings;
@@ -20,6 +21,7 @@ mod vhost_kernel;
 mod vhost_user;
 
 pub use error::{PeerLoss, VirtioError};
+pub use meter::PluggedMeter;
 pub use mmio::MmioTransport;
 pub use plug::{
     DeviceEvent, DeviceEventKind, DeviceEvents, MmioSlot, PluggedDevice, VhostUserDevice,

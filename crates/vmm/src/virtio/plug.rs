@@ -10,6 +10,7 @@ use microvm_virtio::Device;
 use vm_memory::GuestMemoryMmap;
 
 use super::error::{PeerLoss, VirtioError};
+use super::meter::PluggedMeter;
 use super::mmio::MmioTransport;
 use super::state::TransportState;
 use super::transport::Transport;
@@ -132,6 +133,12 @@ impl PluggedDevice {
     #[must_use]
     pub fn device_type(&self) -> u32 {
         self.transport.device_type()
+    }
+
+    /// What it counts; may be kept longer than the device.
+    #[must_use]
+    pub fn meter(&self) -> &PluggedMeter {
+        self.transport.meter()
     }
 
     /// Stops all work on the queues, once the vCPUs are paused. Idempotent.

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use microvm_virtio::DeviceMeter;
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -73,6 +74,8 @@ pub(crate) struct HostContext {
     pub kicks: Arc<[EventFd]>,
     /// The way to the driver.
     pub interrupt: Arc<dyn Interrupt>,
+    /// Where the host counts what passes it: no queues where others run them.
+    pub meter: Arc<DeviceMeter>,
     /// The way to the machine's owner.
     pub events: DeviceEvents,
 }

@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::sync::mpsc;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use microvm_vmm::{ExitReason, Machine, MachineError};
+use microvm_vmm::{ExitReason, Machine, MachineError, reaper};
 
 use super::guest::Code;
 use super::support::{Bench, alone, has_kvm};
@@ -126,6 +127,35 @@ fn a_guest_that_spins_or_halts_is_stopped_at_once() {
         bench.machine.stop();
         assert_eq!(bench.machine.wait(), ExitReason::Stopped);
     }
+}
+
+#[test]
+fn processor_time_and_memory_are_told_while_it_runs_and_what_is_left_after() {
+    with_kvm!();
+    const TIME: Duration = Duration::from_millis(20);
+    let mut bench = Bench::start_with(&Code::new().print(">").spin(), |config| {
+        config.cpus = 2;
+        config.rng = true;
+    });
+    bench.expect(">");
+    let patience = Instant::now() + Duration::from_secs(60);
+    while bench.machine.metrics().vcpu_times[0] < TIME {
+        assert!(Instant::now() < patience, "a guest that spins takes time");
+        thread::yield_now();
+    }
+    bench.machine.pause().unwrap();
+    let paused = bench.machine.metrics();
+    // The other one waits for the first to start it.
+    assert!(paused.vcpu_times[1] < paused.vcpu_times[0]);
+    assert!(!paused.device_time.is_zero());
+    assert!((4096..32 << 20).contains(&paused.ram_bytes));
+    let types: Vec<_> = paused.devices.iter().map(|it| it.device_type).collect();
+    assert_eq!(types, [4]);
+    bench.machine.stop();
+    reaper::wait_idle();
+    let ended = bench.machine.metrics();
+    assert!(ended.vcpu_times[0] >= paused.vcpu_times[0]);
+    assert_eq!(ended.ram_bytes, 0, "nothing keeps its memory");
 }
 
 #[test]

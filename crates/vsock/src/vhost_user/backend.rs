@@ -1,11 +1,14 @@
 //! What the library asks of a back end.
 
+use std::cell::OnceCell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use microvm_virtio::{Device, DeviceError, Dispatcher, Event, QueueSet};
+use microvm_virtio::{
+    CountedThread, Device, DeviceError, DeviceMeter, Dispatcher, Event, QueueSet,
+};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{SealFlags, fcntl_get_seals};
 use vhost::vhost_user::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
@@ -51,6 +54,7 @@ pub(super) struct Shared {
     pub(super) exit: OwnedFd,
     pub(super) again: OwnedFd,
     pub(super) wanted_end: Mutex<Option<HostEnd>>,
+    pub(super) meter: Arc<DeviceMeter>,
     front_end: Mutex<FrontEnd>,
     pub(super) end: End,
 }
@@ -80,6 +84,7 @@ impl Shared {
             exit: event()?,
             again: event()?,
             wanted_end: Mutex::new(None),
+            meter: Arc::new(DeviceMeter::new(QUEUES)),
             front_end: Mutex::new(FrontEnd::default()),
             end: End::default(),
         })
@@ -126,7 +131,10 @@ impl Shared {
         let Some(hosted) = hosted.as_mut() else {
             return Ok(());
         };
-        let mut vrings = Vrings(vrings);
+        let mut vrings = Vrings {
+            rings: vrings,
+            meter: &self.meter,
+        };
         let restarted = (0..QUEUES).any(|index| {
             let now = vrings.queue(index).map(|queue| queue.next_avail());
             let then = hosted.left_at.get(index).copied().flatten();
@@ -143,7 +151,12 @@ impl Shared {
                 let _ = rustix::io::read(&self.again, &mut [0; 8]);
                 hosted.dispatcher.take_pending().map(Event::Kick).collect()
             }
-            queue => vec![Event::Kick(usize::from(queue))],
+            queue => {
+                let queue = usize::from(queue);
+                // The library read the descriptor, and not how often it was written.
+                self.meter.kicked(queue, 1);
+                vec![Event::Kick(queue)]
+            }
         };
         let memory = self.memory.memory();
         let mut result = Ok(());
@@ -246,6 +259,7 @@ impl VhostUserBackend for Shared {
         vrings: &[VringMutex<Memory>],
         _thread: usize,
     ) -> io::Result<()> {
+        count_this_thread(&self.meter);
         if event == EXIT_EVENT {
             return Err(io::Error::other("The host ends"));
         }
@@ -271,8 +285,22 @@ fn keeps_its_size(region: &GuestRegionMmap) -> bool {
     })
 }
 
+/// Has the library's queue thread, which serves one host all its life, counted from its first
+/// event to its end.
+fn count_this_thread(meter: &DeviceMeter) {
+    thread_local! {
+        static COUNTED: OnceCell<CountedThread> = const { OnceCell::new() };
+    }
+    COUNTED.with(|counted| {
+        counted.get_or_init(|| meter.thread().count());
+    });
+}
+
 /// The vrings of a host, while the device works on them.
-struct Vrings<'a>([MutexGuard<'a, VringState<Memory>>; QUEUES]);
+struct Vrings<'a> {
+    rings: [MutexGuard<'a, VringState<Memory>>; QUEUES],
+    meter: &'a DeviceMeter,
+}
 
 impl QueueSet for Vrings<'_> {
     fn count(&self) -> usize {
@@ -280,16 +308,21 @@ impl QueueSet for Vrings<'_> {
     }
 
     fn queue(&mut self, index: usize) -> Option<&mut Queue> {
-        let vring = self.0.get_mut(index)?;
+        let vring = self.rings.get_mut(index)?;
         let usable = vring.is_enabled() && vring.get_queue().ready();
         usable.then(|| vring.get_queue_mut())
     }
 
     fn signal(&self, index: usize) {
-        if let Some(vring) = self.0.get(index) {
+        if let Some(vring) = self.rings.get(index) {
+            self.meter.interrupted(index);
             // The front end's descriptor: where it is full, the interrupt is pending already.
             let _ = vring.signal_used_queue();
         }
+    }
+
+    fn meter(&self) -> Option<&DeviceMeter> {
+        Some(self.meter)
     }
 }
 

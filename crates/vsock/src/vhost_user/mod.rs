@@ -15,7 +15,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use microvm_virtio::QueueMetrics;
 use rustix::event::{PollFd, PollFlags, poll};
 use vhost::vhost_user::{Error as ProtocolError, Listener};
 use vhost_user_backend::Error as DaemonError;
@@ -88,6 +90,19 @@ impl VhostUserHost {
     /// Blocks until the host has ended, and tells why.
     pub fn wait(&self) -> HostEnd {
         self.shared.end.wait()
+    }
+
+    /// What the queues (receive, transmit, event) did so far. Kicks that came before the device
+    /// looked at a queue count as one.
+    #[must_use]
+    pub fn queues(&self) -> Vec<QueueMetrics> {
+        self.shared.meter.queues()
+    }
+
+    /// Processor time of the thread that works on the queues.
+    #[must_use]
+    pub fn time(&self) -> Duration {
+        self.shared.meter.time()
     }
 
     /// Ends the host and waits until its threads, sockets and connections are gone. May be called

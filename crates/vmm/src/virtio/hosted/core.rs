@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use microvm_virtio::{Device, Dispatcher, Event, QueueSet};
 use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
-use vmm_sys_util::eventfd::EventFd;
 
+use super::kicks::Kicks;
 use super::queues::HostedQueues;
 use crate::virtio::error::VirtioError;
 
@@ -17,6 +17,7 @@ pub(super) struct Core {
     /// too.
     pub(super) device: Option<Box<dyn Device<GuestMemoryMmap>>>,
     pub(super) active: Option<Active>,
+    pub(super) kicks: Kicks,
     pub(super) paused: bool,
     pub(super) stopped: bool,
 }
@@ -64,9 +65,13 @@ impl Core {
         &mut self,
         event: Event,
         memory: &GuestMemoryMmap,
-        kicks: &[EventFd],
     ) -> Result<(), VirtioError> {
-        let Self { device, active, .. } = self;
+        let Self {
+            device,
+            active,
+            kicks,
+            ..
+        } = self;
         let Some(device) = device else {
             return Ok(());
         };
@@ -88,12 +93,8 @@ impl Core {
         }))
         .map_err(|_| VirtioError::Panic)??;
         if left {
-            for kick in active
-                .dispatcher
-                .take_pending()
-                .filter_map(|i| kicks.get(i))
-            {
-                let _ = kick.write(1);
+            for index in active.dispatcher.take_pending() {
+                kicks.again(index);
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use microvm_virtio::QueueSet;
+use microvm_virtio::{DeviceMeter, QueueSet};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
 
@@ -14,6 +14,7 @@ use crate::virtio::transport::Interrupt;
 pub(super) struct HostedQueues {
     queues: Vec<Option<Queue>>,
     interrupt: Arc<dyn Interrupt>,
+    meter: Arc<DeviceMeter>,
 }
 
 impl HostedQueues {
@@ -23,13 +24,18 @@ impl HostedQueues {
         states: &[QueueState],
         event_idx: bool,
         interrupt: Arc<dyn Interrupt>,
+        meter: Arc<DeviceMeter>,
     ) -> Result<Self, VirtioError> {
         let queues = states
             .iter()
             .enumerate()
             .map(|(index, state)| ring(index, state, event_idx))
             .collect::<Result<_, _>>()?;
-        Ok(Self { queues, interrupt })
+        Ok(Self {
+            queues,
+            interrupt,
+            meter,
+        })
     }
 
     /// Whether the driver set each queue up.
@@ -56,7 +62,12 @@ impl QueueSet for HostedQueues {
     }
 
     fn signal(&self, index: usize) {
+        self.meter.interrupted(index);
         self.interrupt.signal_queue(index);
+    }
+
+    fn meter(&self) -> Option<&DeviceMeter> {
+        Some(&self.meter)
     }
 
     fn signal_config(&self) {

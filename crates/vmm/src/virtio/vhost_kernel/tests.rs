@@ -4,6 +4,7 @@ use std::io;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 
+use microvm_virtio::DeviceMeter;
 use proptest::prelude::*;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -149,6 +150,7 @@ fn bench() -> Bench {
         memory: Arc::clone(ram.memory()),
         kicks: Arc::clone(&kicks),
         interrupt: Arc::clone(&line) as Arc<dyn Interrupt>,
+        meter: Arc::new(DeviceMeter::new(0)),
         events: Arc::new(move |event| {
             let _ = sender.lock().unwrap().send(event);
         }),

@@ -12,6 +12,7 @@ mod peer;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -94,7 +95,8 @@ impl VhostUserHost {
             })
         };
         let name = format!("vhost-user-{device_type}");
-        let peer = Peer::new(socket, queues, name, timeout, on_loss)?;
+        let clock = Arc::clone(context.meter.thread());
+        let peer = Peer::new(socket, queues, name, timeout, on_loss, clock)?;
 
         let mut exchange = peer.begin()?;
         exchange.call("take an owner", |peer| peer.set_owner())?;

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use microvm_virtio::ThreadClock;
 use vhost::vhost_user::{Error as ProtocolError, Frontend};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -59,7 +60,7 @@ pub(super) struct Exchange<'a> {
 }
 
 impl Peer {
-    /// Takes over a connected socket. `name` is the watching thread's, `timeout` bounds each
+    /// Takes over a connected socket. `name` and `clock` are the watching thread's, `timeout` bounds each
     /// [`Exchange`].
     pub(super) fn new(
         socket: UnixStream,
@@ -67,6 +68,7 @@ impl Peer {
         name: String,
         timeout: Duration,
         on_loss: OnLoss,
+        clock: Arc<ThreadClock>,
     ) -> Result<Self, VirtioError> {
         let descriptor = |what| move |source| VirtioError::Descriptor { what, source };
         let event = |what| EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(descriptor(what));
@@ -95,7 +97,10 @@ impl Peer {
             .name(name.clone())
             .spawn({
                 let watch = Arc::clone(&watch);
-                move || watch.run(&epoll, &on_loss)
+                move || {
+                    let _counted = clock.count();
+                    watch.run(&epoll, &on_loss);
+                }
             })
             .map_err(|source| VirtioError::Thread { name, source })?;
         Ok(Self {

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use microvm_virtio::DeviceMeter;
 use tempfile::TempDir;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -57,6 +58,7 @@ impl Bench {
                 memory,
                 kicks: (0..queues).map(|_| event()).collect(),
                 interrupt: Arc::clone(&line) as Arc<dyn Interrupt>,
+                meter: Arc::new(DeviceMeter::new(0)),
                 events: Arc::new(move |event| {
                     let _ = sender.lock().unwrap().send(event);
                 }),

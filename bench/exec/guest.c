@@ -1,0 +1,88 @@
+/*
+ * What runs in the guest as the reference of what the library does there, without anything of the library's.
+ *
+ *   guest fork COUNT FILE [ARGUMENT...]   fork, exec and wait of a program, so many times: the nanoseconds of each, a line each
+ *   guest write BYTES BLOCK PORT          zeros to a vsock port of the host, in blocks; to standard output where it is 0
+ *   guest stdin PORT FILE [ARGUMENT...]   becomes a program whose standard input is a vsock port of the host
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/vm_sockets.h>
+
+static void fail(const char *what) {
+  perror(what);
+  exit(1);
+}
+
+static long long now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
+
+static int dial(const char *port) {
+  struct sockaddr_vm host = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = atoi(port)};
+  int stream = socket(AF_VSOCK, SOCK_STREAM, 0);
+  if (stream < 0) fail("socket");
+  if (connect(stream, (struct sockaddr *)&host, sizeof host) != 0) fail("connect");
+  return stream;
+}
+
+static void run(char **words) {
+  pid_t child = fork();
+  if (child < 0) fail("fork");
+  if (child == 0) {
+    execv(words[0], words);
+    _exit(127);
+  }
+  int status;
+  while (waitpid(child, &status, 0) < 0)
+    if (errno != EINTR) fail("waitpid");
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+    fprintf(stderr, "%s ended with status %d\n", words[0], status);
+    exit(1);
+  }
+}
+
+static void time_forks(long count, char **words) {
+  for (long done = 0; done < count; done += 1) {
+    long long begun = now();
+    run(words);
+    printf("%lld\n", now() - begun);
+  }
+}
+
+static void write_zeros(long long bytes, size_t block, int to) {
+  char *zeros = calloc(1, block);
+  if (zeros == NULL) fail("calloc");
+  while (bytes > 0) {
+    ssize_t count = write(to, zeros, bytes < (long long)block ? (size_t)bytes : block);
+    if (count < 0 && errno != EINTR) fail("write");
+    if (count > 0) bytes -= count;
+  }
+}
+
+int main(int count, char **words) {
+  const char *task = count > 3 ? words[1] : "";
+  if (strcmp(task, "fork") == 0) {
+    time_forks(atol(words[2]), words + 3);
+  } else if (strcmp(task, "write") == 0 && count == 5) {
+    int to = strcmp(words[4], "0") == 0 ? STDOUT_FILENO : dial(words[4]);
+    write_zeros(atoll(words[2]), strtoul(words[3], NULL, 10), to);
+  } else if (strcmp(task, "stdin") == 0) {
+    if (dup2(dial(words[2]), STDIN_FILENO) < 0) fail("dup2");
+    execvp(words[3], words + 3);
+    fail(words[3]);
+  } else {
+    fprintf(stderr, "guest fork|write|stdin ...\n");
+    return 2;
+  }
+  return 0;
+}

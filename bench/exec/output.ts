@@ -1,0 +1,71 @@
+// How fast a command's output comes, against the same program that writes to a plain vsock stream.
+
+import { once } from 'node:events';
+import type { Duplex, Readable } from 'node:stream';
+
+import type { MicroVM } from '../../index.ts';
+import { median } from '../median.ts';
+import { type Figure, GUEST_PROGRAM } from './report.ts';
+
+const PORT = 5000;
+const BYTES = 16 * 1024 * 1024;
+
+/** Measures pairs of both, for writes of `blockBytes`. */
+export async function output(vm: MicroVM, rounds: number, blockBytes: number): Promise<Figure> {
+  const listener = await vm.vsock.listen(PORT);
+  const write = (port: number): string[] => ['write', `${BYTES}`, `${blockBytes}`, `${port}`];
+  const byVsock = async (): Promise<number> => {
+    const writing = vm.exec(GUEST_PROGRAM, write(PORT));
+    const [stream] = (await Promise.race([once(listener, 'connection'), writing.then(endedEarly)])) as [Duplex];
+    const speed = await speedOf(stream);
+    stream.destroy();
+    await writing;
+    return speed;
+  };
+  const byExec = async (): Promise<number> => {
+    const writing = vm.exec(GUEST_PROGRAM, write(0), { buffer: false });
+    const speed = await speedOf(writing.stdout);
+    await writing;
+    return speed;
+  };
+  const pairs: { ours: number; reference: number }[] = [];
+  try {
+    for (let round = 0; round < rounds; round += 1) {
+      // Each is the first as often as the other.
+      const first = round % 2 === 0 ? await byExec() : await byVsock();
+      const second = round % 2 === 0 ? await byVsock() : await byExec();
+      pairs.push(round % 2 === 0 ? { ours: first, reference: second } : { ours: second, reference: first });
+    }
+  } finally {
+    await listener.close();
+  }
+  return {
+    title: `standard output, in writes of ${blockBytes / 1024} KiB`,
+    referenceTitle: 'the same program into a plain vsock stream',
+    unit: 'MiB/s',
+    ours: median(pairs.map(({ ours }) => ours)),
+    reference: median(pairs.map(({ reference }) => reference)),
+    ratio: median(pairs.map(({ ours, reference }) => ours / reference)),
+    target: { atLeast: 0.8 },
+    samples: pairs.length,
+  };
+}
+
+/** MiB/s from the first piece to the last. */
+async function speedOf(stream: Readable): Promise<number> {
+  let bytes = 0;
+  let begun = 0;
+  let counted = 0;
+  stream.on('data', (piece: Buffer) => {
+    bytes += piece.length;
+    if (begun === 0) begun = performance.now();
+    else counted += piece.length;
+  });
+  await once(stream, 'end');
+  if (bytes !== BYTES) throw new Error(`${bytes} bytes came instead of ${BYTES}`);
+  return counted / 2 ** 20 / ((performance.now() - begun) / 1000);
+}
+
+function endedEarly(): never {
+  throw new Error('The program in the guest ended before it connected');
+}
