@@ -9,7 +9,9 @@ const PARTS = {
     process.env.MICROVM_BUSY_BOOTS ??= '50';
     return runAva(['__test__/e2e/busy-boots.test.ts']);
   },
-  // Tests of the kvm accelerator take their numbers of rounds from MICROVM_SOAK.
+  // Tests take their numbers of rounds, and their amounts, from MICROVM_SOAK: 1 GiB of output and 1,000 commands take
+  // minutes, in the lab most of an hour.
+  exec: () => runAva(['__test__/e2e/process.test.ts'], { MICROVM_SOAK: '1' }),
   lab: () => runKvmTests({ seconds: 4 * 3600, long: true, env: { MICROVM_SOAK: '1' } }),
 };
 

@@ -176,6 +176,8 @@ export interface Binding extends KvmBinding, Ring3Binding {
   spawnHelper(options: BindingSpawnOptions): BindingChild;
   /** Two connected stream sockets as descriptors, both the caller's. */
   socketPair(): [number, number];
+  /** A socket that listens at this path, which only its owner may connect to from the first moment on; the caller's. */
+  listenPrivately(path: string): number;
   /** Closes one of those. */
   closeDescriptor(fd: number): void;
   serveVsock(options: BindingVsockOptions): BindingVsockHost;

@@ -1,7 +1,8 @@
 // Forwarded ports with the real agent as a process of this machine: its "guest" is this machine.
 
 import { once } from 'node:events';
-import { stat } from 'node:fs/promises';
+import { watch } from 'node:fs';
+import { readdir, stat, writeFile } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
@@ -12,6 +13,7 @@ import { deferred } from '../../src/host/deferred.ts';
 import { GuestPorts } from '../../src/guest-api/guest-ports.ts';
 import type { PortForward } from '../../src/guest-api/port-forward.ts';
 import { type AgentByHand, agentByHand } from '../helpers/agent-by-hand.ts';
+import { startFixture } from '../helpers/fixture-process.ts';
 import { dial, endOf, fill, serve, textOf } from '../helpers/tcp.ts';
 import { temporaryFolder } from '../helpers/temporary-folder.ts';
 
@@ -209,6 +211,48 @@ test('Unix sockets are forwarded both ways, and their files are gone afterwards'
   await t.throwsAsync(stat(there), { code: 'ENOENT' });
 });
 
+test('nobody but its owner can connect to a Unix socket, not even at its first moment', async (t) => {
+  const ports = await portsOf(t);
+  const folder = await temporaryFolder(t);
+  const seen: string[] = [];
+  const watcher = watch(folder);
+  t.teardown(() => watcher.close());
+  const over = new Promise<void>((resolve) => {
+    watcher.on('change', (eventType, name) =>
+      name === 'over' ? resolve() : seen.push(`${eventType} ${String(name)}`),
+    );
+  });
+  const forward = await ports.forward(80, { path: join(folder, 'socket') });
+  t.is((await stat(forward.address().address)).mode & 0o777, 0o600);
+  await writeFile(join(folder, 'over'), '');
+  await over;
+  // It was made, and its mode was never changed: that would be a `change`.
+  t.deepEqual(seen, ['rename socket']);
+});
+
+test('a worker of node:cluster is told that it cannot have such a socket', async (t) => {
+  const folder = await temporaryFolder(t);
+  const { line } = await startFixture(t, 'cluster-forward', join(folder, 'socket'));
+  t.regex(line, /^ERR_SOCKET_FAILED .*\(ENOTSUP\) Forward to a TCP port/);
+  t.deepEqual(await readdir(folder), []);
+});
+
+test('what is wrong with the path of a Unix socket is told with a hint of its own', async (t) => {
+  const ports = await portsOf(t);
+  const folder = await temporaryFolder(t);
+  const long = { path: `/${'x'.repeat(107)}` };
+  const tooLong = { code: 'ERR_SOCKET_PATH_TOO_LONG', instanceOf: MicroVMError } as const;
+  for (const work of [() => ports.forward(80, long), () => ports.reverse(long)]) {
+    const error = await t.throwsAsync(work(), tooLong);
+    t.regex(error.hint ?? '', /^Choose a shorter path/);
+  }
+  const failed = { code: 'ERR_SOCKET_FAILED', instanceOf: MicroVMError } as const;
+  const lost = await t.throwsAsync(ports.forward(80, { path: join(folder, 'no', 'folder') }), failed);
+  t.regex(lost.message, /ENOENT/);
+  t.is(lost.hint, 'Make the folder that it is to be in first.');
+  t.deepEqual(ports.ports.list(), []);
+});
+
 test('a port that is taken is told, on either side', async (t) => {
   const ports = await portsOf(t);
   const folder = await temporaryFolder(t);
@@ -224,8 +268,6 @@ test('a port that is taken is told, on either side', async (t) => {
     code: 'ERR_AGENT_REFUSED',
     message: /ENOENT/,
   });
-  await t.throwsAsync(ports.forward(80, { path: join(folder, 'no', 'folder') }), { code: 'ERR_SOCKET_FAILED' });
-  await t.throwsAsync(ports.forward(80, { path: `/${'x'.repeat(107)}` }), { code: 'ERR_SOCKET_PATH_TOO_LONG' });
   t.deepEqual(ports.ports.list(), []);
 });
 

@@ -191,9 +191,10 @@ function tapOutcome(name, status, reader) {
 /**
  * The TypeScript tests that run on any machine.
  * @param {string[]} [files] these only
+ * @param {NodeJS.ProcessEnv} [env]
  */
-export function runAva(files = []) {
-  return runTap('ava', ['ava', '--tap', ...files]);
+export function runAva(files = [], env = {}) {
+  return runTap('ava', ['ava', '--tap', ...files], env);
 }
 
 /** So many files share a lab: starting one takes as long as a short file. */

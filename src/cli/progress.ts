@@ -18,18 +18,23 @@ export interface Progress {
   /** A phase of the start. */
   phase(name: BootPhase): void;
   say(text: string): void;
-  /** A line that stays. */
+  /** A line that stays, for who sits at a terminal. */
   note(text: string): void;
+  /** The same for everybody: without it the command's result is of no use. */
+  tell(text: string): void;
   clear(): void;
 }
 
-const silent: Progress = { phase: () => {}, say: () => {}, note: () => {}, clear: () => {} };
-
 /** A spinner on `stream`, or nothing where that is no terminal. */
 export function startProgress(stream: NodeJS.WriteStream, enabled: boolean): Progress {
-  if (!enabled || !stream.isTTY) return silent;
+  const tell = (text: string): void => void stream.write(`microvm: ${text}\n`);
+  if (!enabled || !stream.isTTY) return { phase: () => {}, say: () => {}, note: () => {}, tell, clear: () => {} };
   // Signals are the command's own: it stops the machine before it exits.
   const spinner = createSpinner({ stream, text: 'starting', handleSignals: false }).start();
+  const stay = (text: string): void => {
+    spinner.clear();
+    tell(text);
+  };
   return {
     phase: (name) => {
       spinner.text = WORDS[name];
@@ -37,10 +42,8 @@ export function startProgress(stream: NodeJS.WriteStream, enabled: boolean): Pro
     say: (text) => {
       spinner.text = text;
     },
-    note: (text) => {
-      spinner.clear();
-      stream.write(`microvm: ${text}\n`);
-    },
+    note: stay,
+    tell: stay,
     clear: () => spinner.clear().stop(),
   };
 }

@@ -4,6 +4,7 @@ import type { ClientHttp2Stream } from 'node:http2';
 import type { ReverseSpec } from '../config/machine-spec.ts';
 import { MicroVMError } from '../errors.ts';
 import { deferred } from '../host/deferred.ts';
+import { checkSocketPath } from '../host/socket-path.ts';
 import { type AgentApi, AgentRefusal, destroy, wholeNumber } from './agent-api.ts';
 import { placeOf } from './host-listener.ts';
 import type { PortAddress, PortForward, PortHost } from './port-forward.ts';
@@ -49,8 +50,12 @@ export class GuestListener implements PortForward {
     void this.#accept();
   }
 
-  /** Resolves when the guest listens. Throws `ERR_PORT_TAKEN`, `ERR_AGENT_REFUSED` and what a request throws. */
+  /**
+   * Resolves when the guest listens. Throws `ERR_PORT_TAKEN`, `ERR_AGENT_REFUSED`, `ERR_SOCKET_PATH_TOO_LONG` and what a
+   * request throws.
+   */
   static async open(host: PortHost, spec: ReverseSpec): Promise<GuestListener> {
+    if ('path' in spec.host) checkSocketPath(spec.host.path, 'caller');
     const api = await host.api;
     const stream = await api.open('POST', `/v1/listen?${placeOf(spec.guest)}`);
     try {

@@ -1,16 +1,14 @@
 // A port of the guest on this host: connections that are made here go on in the guest.
 
 import { createServer, type Server, type Socket } from 'node:net';
-import { chmodSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import type { ForwardSpec, HostAddress } from '../config/machine-spec.ts';
 import { errnoOf, MicroVMError } from '../errors.ts';
 import { deferred } from '../host/deferred.ts';
+import { privateListener } from '../host/descriptor.ts';
 import { checkSocketPath } from '../host/socket-path.ts';
 import type { PortAddress, PortForward, PortHost } from './port-forward.ts';
 import { breakOff, join, reset } from './tunnel.ts';
-
-/** Only its owner may connect to a Unix socket. */
-const PRIVATE = 0o600;
 
 /** Listens on this host, and joins each connection to a new one in the guest. */
 export class HostListener implements PortForward {
@@ -47,6 +45,7 @@ export class HostListener implements PortForward {
 
   async close(): Promise<void> {
     if (!this.#isClosed) {
+      this.closeSync();
       this.#isClosed = true;
       this.#server.close(() => this.#closed.resolve());
       for (const socket of this.#open) reset(socket);
@@ -96,16 +95,20 @@ export function placeOf(guest: number | string): string {
 }
 
 async function listen(server: Server, address: HostAddress): Promise<void> {
-  const target =
-    'path' in address ? { path: checkSocketPath(address.path) } : { host: address.address, port: address.port };
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', (cause) => reject(notListening(address, cause)));
-    server.listen(target, resolve);
-  });
+  if ('path' in address) checkSocketPath(address.path, 'caller');
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      const target =
+        'path' in address ? { fd: privateListener(address.path) } : { host: address.address, port: address.port };
+      server.listen(target, resolve);
+    });
+  } catch (cause) {
+    throw notListening(address, cause as Error);
+  }
   server.removeAllListeners('error');
   // An accept that fails (no descriptors left) costs that one connection.
   server.on('error', () => {});
-  if ('path' in address) chmodSync(address.path, PRIVATE);
 }
 
 function addressOf(server: Server, address: HostAddress): PortAddress {
@@ -117,19 +120,22 @@ function addressOf(server: Server, address: HostAddress): PortAddress {
 function notListening(address: HostAddress, cause: Error): MicroVMError {
   const where = 'path' in address ? address.path : `${address.address} port ${address.port}`;
   const errno = errnoOf(cause);
-  if (errno === 'EADDRINUSE') {
-    return new MicroVMError('ERR_PORT_TAKEN', `Something else listens at ${where} of this host`, {
-      cause,
-      hint:
-        'path' in address
-          ? 'Remove the file where no program listens there any more, or choose another path.'
-          : 'Choose another port, or 0 for a free one.',
-    });
-  }
-  return new MicroVMError('ERR_SOCKET_FAILED', `Cannot listen at ${where} of this host (${errno ?? cause.message})`, {
-    cause,
-    ...(errno === 'EACCES' && {
-      hint: 'Ports below 1024 take a right that this user does not have: choose a higher one.',
-    }),
-  });
+  const [code, message] =
+    errno === 'EADDRINUSE'
+      ? (['ERR_PORT_TAKEN', `Something else listens at ${where} of this host`] as const)
+      : (['ERR_SOCKET_FAILED', `Cannot listen at ${where} of this host (${errno ?? cause.message})`] as const);
+  return new MicroVMError(code, message, { cause, hint: HINTS['path' in address ? 'path' : 'port'][errno ?? ''] });
 }
+
+const HINTS: Readonly<Record<'path' | 'port', Readonly<Record<string, string>>>> = {
+  path: {
+    EADDRINUSE: 'Remove the file where no program listens there any more, or choose another path.',
+    ENOENT: 'Make the folder that it is to be in first.',
+    EACCES: 'Choose a folder that this user may write to.',
+    ENOTSUP: 'Forward to a TCP port, or have the primary process run the machine.',
+  },
+  port: {
+    EADDRINUSE: 'Choose another port, or 0 for a free one.',
+    EACCES: 'Ports below 1024 take a right that this user does not have: choose a higher one.',
+  },
+};

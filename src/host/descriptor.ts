@@ -1,6 +1,9 @@
 // Sockets that were made by the native addon, which hands them out as descriptor numbers.
 
+import cluster from 'node:cluster';
 import { Socket } from 'node:net';
+import { getSystemErrorName } from 'node:util';
+import type { BindingError } from '../binding.ts';
 import { fromNative } from '../native-error.ts';
 import { loadBinding } from '../native.ts';
 
@@ -33,6 +36,27 @@ function socketPair(): [number, number] {
   } catch (error) {
     throw fromNative(error);
   }
+}
+
+/**
+ * A socket that listens at `path` and is its owner's alone from the first moment on, for `server.listen({ fd })`. The file
+ * stays when the server is closed.
+ *
+ * @throws an error with a `code` as Node's own, such as `EADDRINUSE`
+ */
+export function privateListener(path: string): number {
+  // In a worker of `node:cluster` it is the primary process that listens, where the number means something else.
+  if (cluster.isWorker) throw systemError('ENOTSUP', 'Workers of node:cluster cannot listen at a private Unix socket');
+  try {
+    return loadBinding().listenPrivately(path);
+  } catch (error) {
+    const { errno, message } = error as BindingError;
+    throw errno === undefined ? fromNative(error) : systemError(getSystemErrorName(-errno), message);
+  }
+}
+
+function systemError(code: string, message: string): NodeJS.ErrnoException {
+  return Object.assign(new Error(message), { code, syscall: 'listen' });
 }
 
 /** A stream over a connected socket or pipe that then belongs to the stream. Errors end it: watch for `close`. */

@@ -2,7 +2,9 @@
 
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
+use microvm_vsock::private_listener;
 use napi::Env;
 use napi_derive::napi;
 
@@ -18,6 +20,16 @@ pub fn socket_pair(env: Env) -> napi::Result<Vec<RawFd>> {
         OwnedFd::from(near).into_raw_fd(),
         OwnedFd::from(far).into_raw_fd(),
     ])
+}
+
+/// A socket that listens at `path`, which only its owner may connect to from the first moment on:
+/// Node can change the mode no sooner than others may have connected. The descriptor, and the file,
+/// belong to the caller.
+#[napi(catch_unwind)]
+pub fn listen_privately(env: Env, path: String) -> napi::Result<RawFd> {
+    private_listener(Path::new(&path))
+        .map(IntoRawFd::into_raw_fd)
+        .map_err(|error| BindingError::system("Cannot listen", &error).into_js(&env))
 }
 
 /// Closes a descriptor that [`socket_pair`] gave. (`fs.closeSync` would do, but warns in workers

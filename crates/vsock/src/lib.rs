@@ -27,5 +27,6 @@ mod vhost_user;
 pub use af_vsock::{AfVsockError, AfVsockGuest, AfVsockListener};
 pub use device::{VsockConfig, VsockDevice};
 pub use error::VsockError;
+pub use unix_socket::private_listener;
 pub use vhost_device::{FIRST_GUEST_CID, LAST_GUEST_CID, VhostVsock, VhostVsockError};
 pub use vhost_user::{HostEnd, VhostUserHost};

@@ -86,8 +86,13 @@ impl Drop for HostSocket {
     }
 }
 
-/// Listens at `path` with mode 0600 from its first moment on.
-pub(crate) fn private_listener(path: &Path) -> io::Result<OwnedFd> {
+/// Listens at `path` with mode 0600 from its first moment on. Neither the descriptor nor those that
+/// it accepts block; the file stays when it is closed.
+///
+/// # Errors
+///
+/// With the kernel's refusal; `InvalidInput` for a path that no file can have.
+pub fn private_listener(path: &Path) -> io::Result<OwnedFd> {
     if path.as_os_str().is_empty() || path.as_os_str().as_bytes().contains(&0) {
         return Err(io::ErrorKind::InvalidInput.into());
     }

@@ -156,7 +156,7 @@ async function runOnce(
     for (const [index, forward] of vm.forwards.entries()) {
       const { guest, host } = request.machine.ports?.[index] ?? {};
       const { address, port } = forward.address();
-      if (host === 0) progress.note(`port ${guest} of the guest is at ${address} port ${port}`);
+      if (host === 0) progress.tell(`port ${guest} of the guest is at ${address} port ${port}`);
     }
     return await (given.flag('json') ? runForJson : runOnStreams)(vm, given, request, interruption, progress);
   } finally {

@@ -1,0 +1,3 @@
+import { publishBehaviours } from '../helpers/behaviours/publish.ts';
+
+publishBehaviours('tcg');
