@@ -2,15 +2,23 @@
 
 import { fail, setUp } from './set-up.mjs';
 import { SetUpError } from './set-up/report.mjs';
-import { runAva, runKvmTests } from './test/suites.mjs';
+import { runAva, runFileSystemTests, runKvmTests } from './test/suites.mjs';
 
 const PARTS = {
   busy: () => {
     process.env.MICROVM_BUSY_BOOTS ??= '50';
     return runAva(['__test__/e2e/busy-boots.test.ts']);
   },
+  // CI runs this one too.
+  fs: async () => {
+    await setUp({ only: ['bench-kernel', 'pjdfstest'] });
+    return runFileSystemTests();
+  },
   // Tests of the kvm accelerator take their numbers of rounds from MICROVM_SOAK.
-  lab: () => runKvmTests({ seconds: 4 * 3600, long: true, env: { MICROVM_SOAK: '1' } }),
+  lab: async () => {
+    await setUp({ only: ['bench-kernel'] });
+    return runKvmTests({ seconds: 4 * 3600, long: true, env: { MICROVM_SOAK: '1' } });
+  },
 };
 
 try {

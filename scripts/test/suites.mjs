@@ -7,7 +7,8 @@ import { basename, delimiter, dirname, join } from 'node:path';
 import { isKvmNative } from '../../lab/native-kvm.mjs';
 import { BUSYBOX } from '../set-up/busybox.mjs';
 import { PROJECT, exists } from '../set-up/folders.mjs';
-import { VIRTIOFSD, toolPath } from '../set-up/tools.mjs';
+import { labQemu } from '../set-up/lab-qemu.mjs';
+import { PJDFSTEST, VIRTIOFSD, toolPath } from '../set-up/tools.mjs';
 import { countCargoTests } from './cargo-results.mjs';
 import { inLanes } from './lanes.mjs';
 import { tapReader } from './tap.mjs';
@@ -26,6 +27,7 @@ export async function runWith([file, ...args], read, more = {}) {
     PATH: `${join(PROJECT, 'node_modules/.bin')}${delimiter}${process.env.PATH}`,
     MICROVM_TEST_BUSYBOX: BUSYBOX,
     MICROVM_TEST_VIRTIOFSD: toolPath(VIRTIOFSD),
+    MICROVM_TEST_PJDFSTEST: toolPath(PJDFSTEST),
     // What Node has compiled once serves every test process, those in the lab too, which see the same files.
     NODE_COMPILE_CACHE: join(PROJECT, 'target/node-compile-cache'),
     // A test that finds something missing is a failure, but nobody can do without KVM's device.
@@ -193,6 +195,13 @@ function tapOutcome(name, status, reader) {
  */
 export function runAva(files = []) {
   return runTap('ava', ['ava', '--tap', ...files]);
+}
+
+/** Mounts against the file systems beneath them. */
+export function runFileSystemTests() {
+  // Under Debian 12's QEMU a guest of Linux 6.12 ended once by corrupted flags; the newer one is the safer choice.
+  const env = { MICROVM_QEMU: labQemu() };
+  return runTap('file systems', ['ava', '--config', 'ava.long.config.mjs', '--tap'], env);
 }
 
 /** So many files share a lab: starting one takes as long as a short file. */
