@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
 
 import type { MicroVM, MicroVMOptions } from '../../../index.ts';
-import { type AcceleratorName, bootGuest } from '../guest.ts';
+import { type AcceleratorName, bootGuest, PATIENCE_MS } from '../guest.ts';
 import { rootTest } from '../root-test.ts';
 import { temporaryFolder } from '../temporary-folder.ts';
 import { microvm } from './command-line.ts';
@@ -48,11 +48,20 @@ export function mountConductBehaviours(accelerator: AcceleratorName): void {
     t.is(await readFile(join(folder, 'c/file'), 'utf8'), 'two\n');
     t.is((await stat(join(folder, 'hard'))).nlink, 1);
 
-    await vm.exec('perl', ['-e', SET, '/mnt/work/hard', 'user.from-guest', 'grüße']);
-    t.is((await execute('perl', ['-e', GET, join(folder, 'hard'), 'user.from-guest'])).stdout, 'grüße');
-    await execute('perl', ['-e', SET, join(folder, 'hard'), 'user.from-host', 'back']);
-    t.is((await vm.exec('perl', ['-e', GET, '/mnt/work/hard', 'user.from-host'])).stdout, 'back');
-    t.is(await problem(vm, `perl -e '${GET}' /mnt/work/hard user.none`), 'No data available');
+    // Not every file system has attributes of users; then the guest is told what this host is.
+    const lacking = await execute('perl', ['-e', SET, join(folder, 'hard'), 'user.from-host', 'back']).then(
+      () => undefined,
+      ({ stderr }: { stderr: string }) => stderr.trim(),
+    );
+    const set = `perl -e '${SET}' /mnt/work/hard user.from-guest grüße`;
+    if (lacking === undefined) {
+      t.is((await vm.exec('perl', ['-e', GET, '/mnt/work/hard', 'user.from-host'])).stdout, 'back');
+      t.is(await problem(vm, `perl -e '${GET}' /mnt/work/hard user.none`), 'No data available');
+      await run(set);
+      t.is((await execute('perl', ['-e', GET, join(folder, 'hard'), 'user.from-guest'])).stdout, 'grüße');
+    } else {
+      t.is(await problem(vm, set), lacking);
+    }
 
     await run('cd /mnt/work && mknod null c 1 3 && mkfifo pipe && chown 4000:4001 null && chmod 4711 null');
     const device = await lstat(join(folder, 'null'));
@@ -104,7 +113,8 @@ export function mountConductBehaviours(accelerator: AcceleratorName): void {
   test.serial("the command line runs this host's programs on the current folder", async (t) => {
     const folder = await temporaryFolder(t);
     await writeFile(join(folder, 'a file'), '');
-    const words = ['run', '--accelerator', accelerator, '--mount', '.:/work', '--rootfs', 'host', '--', 'ls', '/work'];
+    const run = ['run', '--accelerator', accelerator, '--boot-timeout', String(PATIENCE_MS)];
+    const words = [...run, '--mount', '.:/work', '--rootfs', 'host', '--', 'ls', '/work'];
     t.deepEqual(await microvm(words, '', folder), { stdout: 'a file\n', stderr: '', exitCode: 0 });
   });
 }
