@@ -1,7 +1,7 @@
-// What runs on any machine. The tests of __test__/e2e-kvm run in the lab: ava.kvm.config.mjs.
+// What runs on any machine. __test__/e2e-kvm runs in the lab (ava.kvm.config.mjs), __test__/e2e/long in the soak.
 export default {
   extensions: ['ts', 'mjs'],
-  files: ['__test__/**/*.test.{ts,mjs}', '!__test__/e2e-kvm/**'],
+  files: ['__test__/**/*.test.{ts,mjs}', '!__test__/e2e-kvm/**', '!__test__/e2e/long/**'],
   // A process for each file: a crash of native code takes one file along, and leaks can be counted.
   workerThreads: false,
   concurrency: 2,

@@ -33,7 +33,8 @@ async function compare(plans: readonly DaemonPlan[], work: readonly Work[], gues
     const [first] = daemons as [Daemon, ...Daemon[]];
     execFileSync('git', ['-C', PROJECT, 'archive', '--output', join(first.folder, 'tree.tar'), 'HEAD']);
     execFileSync('gcc', ['-O2', '-static', '-o', join(first.folder, 'work'), join(PROJECT, 'bench/fs/work.c')]);
-    const guest = await bootGuest(kernelFolder, daemons, guestCpus);
+    const kernelFiles = { image: join(kernelFolder, 'vmlinuz'), modules: join(kernelFolder, 'modules') };
+    const guest = await bootGuest(kernelFiles, daemons, guestCpus);
     try {
       // Into the guest's memory, with the programs that are used later.
       await guest.run(

@@ -9,7 +9,7 @@ import { BENCH_KERNEL, GUEST_KERNEL, LAB_KERNEL, fetchKernel } from './set-up/gu
 import { fetchLabQemu } from './set-up/lab-qemu.mjs';
 import { installNodeModules } from './set-up/node-modules.mjs';
 import { SetUpError, formatTime, step } from './set-up/report.mjs';
-import { CARGO_DENY, VIRTIOFSD, installTool } from './set-up/tools.mjs';
+import { CARGO_DENY, PJDFSTEST, VIRTIOFSD, installTool } from './set-up/tools.mjs';
 import { makeUserland } from './set-up/userland.mjs';
 
 const USAGE = `Usage: node scripts/set-up.mjs [--test] [--check] [--update-kernel] [--only STEP,…]
@@ -42,13 +42,19 @@ function steps({ test, check, updateKernel }) {
       work: () => fetchKernel(LAB_KERNEL, { update: updateKernel }),
     },
     'bench-kernel': {
-      title: "The benchmarks' guest kernel",
+      title: 'A newer guest kernel',
       // By name only.
       when: false,
       work: () => fetchKernel(BENCH_KERNEL, { update: updateKernel }),
     },
     'lab-qemu': { title: "The lab's QEMU", when: test, work: fetchLabQemu },
     virtiofsd: { title: 'virtiofsd', when: test, work: () => installTool(VIRTIOFSD) },
+    pjdfstest: {
+      title: 'pjdfstest',
+      // By name only.
+      when: false,
+      work: () => installTool(PJDFSTEST),
+    },
     components: { title: 'Rust components', when: check, work: installRustComponents },
     'cargo-deny': { title: 'cargo-deny', when: check, work: () => installTool(CARGO_DENY) },
   };

@@ -2,7 +2,7 @@
 
 import { fail, setUp } from './set-up.mjs';
 import { SetUpError } from './set-up/report.mjs';
-import { runAva, runKvmTests } from './test/suites.mjs';
+import { KVM_TESTS, runAva, runFileSystemTests, runKvmTests } from './test/suites.mjs';
 
 const PARTS = {
   busy: () => {
@@ -12,7 +12,16 @@ const PARTS = {
   // Tests take their numbers of rounds, and their amounts, from MICROVM_SOAK: 1 GiB of output and 1,000 commands take
   // minutes, in the lab most of an hour.
   exec: () => runAva(['__test__/e2e/process.test.ts'], { MICROVM_SOAK: '1' }),
-  lab: () => runKvmTests({ seconds: 4 * 3600, long: true, env: { MICROVM_SOAK: '1' } }),
+  // CI runs the next two as well.
+  more: () => runKvmTests({ seconds: 1200, folders: [KVM_TESTS.more] }),
+  fs: async () => {
+    await setUp({ only: ['bench-kernel', 'pjdfstest'] });
+    return runFileSystemTests();
+  },
+  lab: async () => {
+    await setUp({ only: ['bench-kernel'] });
+    return runKvmTests({ seconds: 4 * 3600, folders: Object.values(KVM_TESTS), env: { MICROVM_SOAK: '1' } });
+  },
 };
 
 try {

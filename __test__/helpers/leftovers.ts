@@ -62,6 +62,13 @@ export async function children(): Promise<{ readonly pid: number; readonly name:
   );
 }
 
+/** The last in the line of a process's first children: of a daemon, the one that serves. */
+export async function lastChild(pid: number): Promise<number> {
+  const line = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8');
+  const child = Number(line.trim().split(' ')[0]);
+  return child === 0 ? pid : lastChild(child);
+}
+
 /** Resolves when a process that is not ours has ended: `tail --pid` waits for it. */
 export async function processEnd(pid: number): Promise<void> {
   await promisify(execFile)('tail', ['--pid', String(pid), '-f', '/dev/null']);

@@ -1,7 +1,8 @@
 import test from 'ava';
 
 import { MicroVMError } from '../../src/errors.ts';
-import { checkSocketPath, MAX_SOCKET_PATH_BYTES } from '../../src/host/socket-path.ts';
+import { MAX_SOCKET_PATH_BYTES } from '../../src/config/values.ts';
+import { checkSocketPath } from '../../src/host/socket-path.ts';
 
 test('bytes count, not letters', (t) => {
   const longest = `/${'ü'.repeat((MAX_SOCKET_PATH_BYTES - 1) / 2)}`;

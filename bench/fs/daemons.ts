@@ -20,16 +20,21 @@ export interface DaemonPlan {
   readonly program: string;
   /** Upstream's has no option for more than one. */
   readonly requestQueues: number;
+  /** More options; the guest may keep what it reads for a second if there are none. */
+  readonly args?: readonly string[];
 }
 
 /** Starts a daemon with a folder of its own in `base`; resolves when it listens. */
-export async function startDaemon({ name, program, requestQueues }: DaemonPlan, base: string): Promise<Daemon> {
+export async function startDaemon(
+  { name, program, requestQueues, args: more = ['--cache', 'auto'] }: DaemonPlan,
+  base: string,
+): Promise<Daemon> {
   const folder = join(base, `${name}.share`);
   const socket = join(base, `${name}.socket`);
   await mkdir(folder);
   // What an ordinary user's sandbox takes differs between the two.
   const sandbox = process.geteuid?.() === 0 ? 'namespace' : 'none';
-  const args = ['--shared-dir', folder, '--socket-path', socket, '--sandbox', sandbox, '--cache', 'auto'];
+  const args = ['--shared-dir', folder, '--socket-path', socket, '--sandbox', sandbox, ...more];
   if (requestQueues > 1) args.push('--request-queues', String(requestQueues));
   const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });
   await listening(child, program);

@@ -1,8 +1,8 @@
 // One guest with a device for each daemon, so that they are compared under the same kernel at the same time.
 
-import { join } from 'node:path';
 import type { Accelerator } from '../../src/accelerators/accelerator.ts';
 import { tcg } from '../../src/accelerators/qemu/tcg.ts';
+import type { KernelFiles } from '../../src/config/options.ts';
 import { createMachine } from '../../src/vm/create.ts';
 import { exec } from '../../src/vm/exec.ts';
 import type { Daemon } from './daemons.ts';
@@ -18,13 +18,16 @@ export interface Guest {
 export const placeOf = ({ name }: Pick<Daemon, 'name'>): string => `/mnt/${name}`;
 
 /** Boots the guest, with this host's programs, and mounts the folders of all daemons. */
-export async function bootGuest(kernelFolder: string, daemons: readonly Daemon[], cpus: number): Promise<Guest> {
+export async function bootGuest(
+  kernel: KernelFiles | undefined,
+  daemons: readonly Daemon[],
+  cpus: number,
+): Promise<Guest> {
   const more = daemons.map(({ name, socket, requestQueues }) => ({ tag: name, socket, requestQueues }));
   const accelerator: Accelerator = {
     ...tcg,
     start: (machine, signal) => tcg.start({ ...machine, shares: [...machine.shares, ...more] }, signal),
   };
-  const kernel = { image: join(kernelFolder, 'vmlinuz'), modules: join(kernelFolder, 'modules') };
   const vm = await createMachine(
     { accelerator: 'tcg', kernel, rootfs: 'host', cpus, memory: '1GiB', bootTimeout: 300_000 },
     async () => ({ accelerator, reason: 'measured' }),

@@ -16,6 +16,7 @@ export const RUN_PACKAGES = {
 /** What the tests take on top. */
 export const TEST_PACKAGES = {
   acl: 'access control lists on device nodes, which the doctor is tested with',
+  'libacl1-dev': 'builds pjdfstest, which file systems are tested with',
   'libcap-ng-dev': 'builds virtiofsd, the foreign vhost-user back end of the tests',
   'libseccomp-dev': 'builds virtiofsd',
   'pkg-config': 'builds virtiofsd',

@@ -16,10 +16,10 @@ interface Finished {
   readonly exitCode: number | null;
 }
 
-/** Runs `microvm` with these words. */
-export function microvm(args: readonly string[], input = ''): Promise<Finished> {
+/** Runs `microvm` with these words, in this folder. */
+export function microvm(args: readonly string[], input = '', cwd = '.'): Promise<Finished> {
   return new Promise((resolve) => {
-    const child = execFile(process.execPath, [MAIN, ...args], (_error, stdout, stderr) =>
+    const child = execFile(process.execPath, [MAIN, ...args], { cwd }, (_error, stdout, stderr) =>
       resolve({ stdout, stderr, exitCode: child.exitCode }),
     );
     child.stdin?.end(input);

@@ -6,7 +6,7 @@ import test from 'ava';
 
 import { cachedUserland } from '../../../src/guest/rootfs.ts';
 import { type AcceleratorName, bootGuest } from '../guest.ts';
-import { children, holdings } from '../leftovers.ts';
+import { children, holdings, lastChild } from '../leftovers.ts';
 import { temporaryFolder } from '../temporary-folder.ts';
 
 /** Declares the tests. */
@@ -45,7 +45,7 @@ export function mountedFileBehaviours(accelerator: AcceleratorName): void {
     const before = await holdings();
     const vm = await bootGuest(t, accelerator, { mounts: { '/work': folder } });
     const daemon = (await children()).find(({ name }) => name.startsWith('microvm-virtiof'));
-    process.kill(await lastOf(daemon?.pid ?? 0), 'SIGKILL');
+    process.kill(await lastChild(daemon?.pid ?? 0), 'SIGKILL');
     const { reason, detail } = await vm.exited;
     t.is(reason, 'failed');
     t.is(
@@ -54,11 +54,4 @@ export function mountedFileBehaviours(accelerator: AcceleratorName): void {
     );
     t.deepEqual(await holdings(), before);
   });
-}
-
-/** The last in the line of a process's children: the one that serves. */
-async function lastOf(pid: number): Promise<number> {
-  const line = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8');
-  const child = Number(line.trim().split(' ')[0]);
-  return child === 0 ? pid : lastOf(child);
 }

@@ -1,8 +1,11 @@
-//! The file system behind a check of names.
+//! The file system behind a check of names, and of what it cannot know.
 //!
 //! A file's name in a request is one step from its folder. The driver of an honest guest never sends anything else,
 //! but the file-system layer hands names as they come to the kernel, for which `../x` and `/x` are paths. So every
 //! request that names a file is checked here, after its name was copied out of the guest's memory.
+//!
+//! Where a file has data and where holes is not known here while the guest delays writes, and its driver asks without
+//! writing them out first. A program that copies what is called data would lose them.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -19,7 +22,11 @@ use virtiofsd::fuse::{Attr, SetattrIn};
 
 /// A file system that is asked for plain names only.
 #[derive(Debug)]
-pub struct PlainNames<F>(pub F);
+pub struct PlainNames<F> {
+    pub fs: F,
+    /// Whether the guest may delay writes.
+    pub writeback: bool,
+}
 
 /// A name that can be given to a file: one step down.
 fn new_name(name: &CStr) -> io::Result<()> {
@@ -45,7 +52,7 @@ macro_rules! hand_on {
     ($(fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
         $(
             fn $name(&self, $($argument: $type),*) -> $result {
-                self.0.$name($($argument),*)
+                self.fs.$name($($argument),*)
             }
         )*
     };
@@ -58,7 +65,7 @@ impl<F: FileSystem> FileSystem for PlainNames<F> {
 
     fn lookup(&self, ctx: Context, parent: F::Inode, name: &CStr) -> io::Result<Entry> {
         known_name(name)?;
-        self.0.lookup(ctx, parent, name)
+        self.fs.lookup(ctx, parent, name)
     }
 
     fn symlink(
@@ -70,7 +77,7 @@ impl<F: FileSystem> FileSystem for PlainNames<F> {
         extensions: Extensions,
     ) -> io::Result<Entry> {
         new_name(name)?;
-        self.0.symlink(ctx, target, parent, name, extensions)
+        self.fs.symlink(ctx, target, parent, name, extensions)
     }
 
     fn mknod(
@@ -84,7 +91,7 @@ impl<F: FileSystem> FileSystem for PlainNames<F> {
         extensions: Extensions,
     ) -> io::Result<Entry> {
         new_name(name)?;
-        self.0
+        self.fs
             .mknod(ctx, parent, name, mode, rdev, umask, extensions)
     }
 
@@ -98,17 +105,17 @@ impl<F: FileSystem> FileSystem for PlainNames<F> {
         extensions: Extensions,
     ) -> io::Result<Entry> {
         new_name(name)?;
-        self.0.mkdir(ctx, parent, name, mode, umask, extensions)
+        self.fs.mkdir(ctx, parent, name, mode, umask, extensions)
     }
 
     fn unlink(&self, ctx: Context, parent: F::Inode, name: &CStr) -> io::Result<()> {
         new_name(name)?;
-        self.0.unlink(ctx, parent, name)
+        self.fs.unlink(ctx, parent, name)
     }
 
     fn rmdir(&self, ctx: Context, parent: F::Inode, name: &CStr) -> io::Result<()> {
         new_name(name)?;
-        self.0.rmdir(ctx, parent, name)
+        self.fs.rmdir(ctx, parent, name)
     }
 
     fn rename(
@@ -122,7 +129,7 @@ impl<F: FileSystem> FileSystem for PlainNames<F> {
     ) -> io::Result<()> {
         new_name(old_name)?;
         new_name(name)?;
-        self.0
+        self.fs
             .rename(ctx, old_folder, old_name, new_folder, name, flags)
     }
 
@@ -134,7 +141,7 @@ impl<F: FileSystem> FileSystem for PlainNames<F> {
         name: &CStr,
     ) -> io::Result<Entry> {
         new_name(name)?;
-        self.0.link(ctx, inode, folder, name)
+        self.fs.link(ctx, inode, folder, name)
     }
 
     fn create(
@@ -149,7 +156,7 @@ impl<F: FileSystem> FileSystem for PlainNames<F> {
         extensions: Extensions,
     ) -> io::Result<(Entry, Option<F::Handle>, OpenOptions)> {
         new_name(name)?;
-        self.0
+        self.fs
             .create(ctx, parent, name, mode, kill_priv, flags, umask, extensions)
     }
 
@@ -164,7 +171,7 @@ impl<F: FileSystem> FileSystem for PlainNames<F> {
         lock_owner: Option<u64>,
         flags: u32,
     ) -> io::Result<usize> {
-        self.0
+        self.fs
             .read(ctx, inode, handle, w, size, offset, lock_owner, flags)
     }
 
@@ -181,7 +188,7 @@ impl<F: FileSystem> FileSystem for PlainNames<F> {
         kill_priv: bool,
         flags: u32,
     ) -> io::Result<usize> {
-        self.0.write(
+        self.fs.write(
             ctx,
             inode,
             handle,
@@ -193,6 +200,21 @@ impl<F: FileSystem> FileSystem for PlainNames<F> {
             kill_priv,
             flags,
         )
+    }
+
+    fn lseek(
+        &self,
+        ctx: Context,
+        inode: F::Inode,
+        handle: F::Handle,
+        offset: u64,
+        whence: u32,
+    ) -> io::Result<u64> {
+        // The driver then answers itself, from the size that it knows: all is data.
+        if self.writeback {
+            return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+        }
+        self.fs.lseek(ctx, inode, handle, offset, whence)
     }
 
     hand_on! {
@@ -218,7 +240,6 @@ impl<F: FileSystem> FileSystem for PlainNames<F> {
         fn fsyncdir(ctx: Context, inode: F::Inode, datasync: bool, handle: F::Handle) -> io::Result<()>;
         fn releasedir(ctx: Context, inode: F::Inode, flags: u32, handle: F::Handle) -> io::Result<()>;
         fn access(ctx: Context, inode: F::Inode, mask: u32) -> io::Result<()>;
-        fn lseek(ctx: Context, inode: F::Inode, handle: F::Handle, offset: u64, whence: u32) -> io::Result<u64>;
         fn copyfilerange(ctx: Context, inode_in: F::Inode, handle_in: F::Handle, offset_in: u64, inode_out: F::Inode, handle_out: F::Handle, offset_out: u64, len: u64, flags: u64) -> io::Result<usize>;
         fn syncfs(ctx: Context, inode: F::Inode) -> io::Result<()>;
         fn getlk() -> io::Result<()>;

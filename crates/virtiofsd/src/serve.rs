@@ -20,6 +20,8 @@ pub struct Serving {
     pub listener: Listener,
     /// Whether the next front end is waited for when one has gone.
     pub reconnect: bool,
+    /// Whether guests may delay writes.
+    pub writeback: bool,
     pub shape: Shape,
 }
 
@@ -33,10 +35,11 @@ where
     let Serving {
         mut listener,
         reconnect,
+        writeback,
         shape,
     } = serving;
     memory_holes::mend().map_err(Error::Signals)?;
-    let server = Arc::new(Server::new(PlainNames(fs)));
+    let server = Arc::new(Server::new(PlainNames { fs, writeback }));
     loop {
         memory_holes::forget();
         let backend = Arc::new(Backend::new(Arc::clone(&server), &shape)?);

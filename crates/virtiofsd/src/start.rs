@@ -61,6 +61,7 @@ pub fn run(options: Options) -> Result<(), Error> {
     let serving = Serving {
         listener: entered.listener,
         reconnect: options.reconnect,
+        writeback: options.writeback,
         shape: Shape {
             tag: options.tag.clone(),
             request_queues: options.request_queues,

@@ -20,6 +20,7 @@ pub const GETXATTR: u32 = 22;
 pub const INIT: u32 = 26;
 pub const CREATE: u32 = 35;
 pub const READLINK: u32 = 5;
+pub const LSEEK: u32 = 46;
 
 /// Which user a request is of; the tests' own by default.
 #[derive(Clone, Copy)]
@@ -164,6 +165,14 @@ impl Mounted {
         // As drivers do it: the buffers are as large as what is asked for.
         let room = size.min(1 << 20) + 16;
         self.call_with_room(READ, node, &body, room)
+    }
+
+    /// Where the next data is, or the next hole.
+    pub fn seek(&mut self, node: u64, handle: u64, at: u64, whence: i32) -> Result<u64, i32> {
+        let mut body = handle.to_le_bytes().to_vec();
+        body.extend(at.to_le_bytes());
+        body.extend(words(&[whence as u32, 0]));
+        Ok(u64_at(&self.call(LSEEK, node, &body)?, 0))
     }
 
     pub fn write(&mut self, node: u64, handle: u64, at: u64, data: &[u8]) -> Result<u32, i32> {

@@ -131,7 +131,8 @@ fn main() -> ExitCode {
             mount_points_are_told_unless_they_are_not_to_be,
             errors_of_the_disk_are_told_to_the_guest_and_only_that_request_fails,
             a_file_system_without_handles_is_noticed_where_they_are_preferred_and_refused_where_they_must_be,
-            delayed_writes_can_read_what_they_complete;
+            delayed_writes_can_read_what_they_complete,
+            what_a_guest_has_not_written_yet_is_not_called_a_hole;
         ids:
             user_ids_are_translated,
             requests_act_as_the_guests_user_where_the_daemon_is_root,

@@ -166,6 +166,21 @@ pub fn a_file_system_without_handles_is_noticed_where_they_are_preferred_and_ref
     );
 }
 
+pub fn what_a_guest_has_not_written_yet_is_not_called_a_hole() {
+    const HOLE: u64 = 1 << 20;
+    for (args, data, hole) in [
+        (&[][..], Ok(HOLE), Ok(0)),
+        // The driver takes that for a file without holes, and does not ask again.
+        (&["--writeback"], Err(libc::ENOSYS), Err(libc::ENOSYS)),
+    ] {
+        let (_daemon, mut mounted) = mounted_with(args);
+        let (file, handle) = mounted.create(ROOT, "sparse").unwrap();
+        mounted.write(file.node, handle, HOLE, b"data").unwrap();
+        let found = |whence| mounted.seek(file.node, handle, 0, whence);
+        assert_eq!([libc::SEEK_DATA, libc::SEEK_HOLE].map(found), [data, hole]);
+    }
+}
+
 pub fn delayed_writes_can_read_what_they_complete() {
     for (args, want) in [(&[][..], libc::O_WRONLY), (&["--writeback"], libc::O_RDWR)] {
         let (daemon, mut mounted) = mounted_with(args);

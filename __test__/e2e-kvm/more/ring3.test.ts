@@ -1,8 +1,8 @@
 // Programs in ring 3 where KVM is native: a context by hand, sandboxes, the command line.
 
-import { MicroVMError } from '../../src/ring3/index.ts';
-import { microvm } from '../helpers/behaviours/command-line.ts';
-import { BUSYBOX, CODE, DATA, program, sandbox, serialRing3Test } from '../helpers/ring3.ts';
+import { MicroVMError } from '../../../src/ring3/index.ts';
+import { microvm } from '../../helpers/behaviours/command-line.ts';
+import { BUSYBOX, CODE, DATA, program, sandbox, serialRing3Test } from '../../helpers/ring3.ts';
 
 serialRing3Test('a context makes calls and faults, and is interrupted', async (t) => {
   // syscall; mov [rdi], al; jmp to itself

@@ -1,0 +1,3 @@
+import { processBehaviours } from '../../helpers/behaviours/process.ts';
+
+processBehaviours('kvm');

@@ -1,3 +1,0 @@
-import { processBehaviours } from '../helpers/behaviours/process.ts';
-
-processBehaviours('kvm');
