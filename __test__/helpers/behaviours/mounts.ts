@@ -61,6 +61,11 @@ export function mountBehaviours(accelerator: AcceleratorName): void {
       // The guest sees what the host does meanwhile.
       await writeFile(join(folder, 'later'), 'later');
       t.is(await run('cat /work/later'), 'later');
+
+      // Their requests do not pass this process; that the driver was interrupted for answers is seen where it runs here.
+      const shares = (await vm.metrics()).devices.filter(({ type }) => type === 'fs');
+      t.deepEqual([shares.length, shares.filter(({ queues }) => queues).length], [5, 0]);
+      t.is((shares[0]?.acknowledgedInterrupts ?? 0) > 0, accelerator === 'kvm');
       t.is((await vm.stop()).reason, 'power-off');
     },
   );
