@@ -21,7 +21,7 @@ import type { Transport } from '../vsock/transport.ts';
 export const API_PORT = 1025;
 
 /** Bytes that the guest may send ahead of a reader, for each request: what one request can cost here. */
-const STREAM_WINDOW = 256 * 1024;
+const STREAM_WINDOW = 1024 * 1024;
 /** Node takes the bytes of all requests off the connection as they come: this only lets many of them be under way. */
 const CONNECTION_WINDOW = 8 * 1024 * 1024;
 /** What the agent reads of a pipe at once, with the eight bytes that it puts before: one frame instead of two. */

@@ -1,7 +1,7 @@
 //! What running programs in ring 3 costs, against a bare exit of a vCPU and against starting a
 //! process, all in the same run: a table for people on stderr, JSON on stdout.
 //!
-//! `bench [ROUNDS]`; `npm run bench ring3` runs it here and where KVM is native. Figures are
+//! `bench [ROUNDS [WORD…]]`, where a word picks the figures that have it in their names; `npm run bench ring3` runs it here and where KVM is native. Figures are
 //! of single operations, in nanoseconds; where instructions are counted, in instructions.
 
 #![allow(
@@ -54,10 +54,10 @@ pub struct Time {
 }
 
 fn main() {
-    let rounds = std::env::args()
-        .nth(1)
-        .map_or(50, |rounds| rounds.parse().unwrap());
-    let figures = cases::all(rounds);
+    let mut words = std::env::args().skip(1);
+    let rounds = words.next().map_or(50, |rounds| rounds.parse().unwrap());
+    let words: Vec<String> = words.collect();
+    let figures = cases::all(rounds, &words);
     let find = |name| {
         figures
             .iter()
