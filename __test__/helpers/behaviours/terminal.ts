@@ -34,22 +34,24 @@ export function terminalBehaviours(accelerator: AcceleratorName): void {
     const screen = createReadStream(fifo, 'utf8');
     await tmux('pipe-pane', '-t', 'main', `exec cat > '${fifo}'`);
     let seen = '';
-    const says = async (pattern: RegExp): Promise<void> => {
-      // The limit of all tests would not tell what is on the screen.
-      const late = (): void => void screen.destroy(new Error(`No ${pattern} in ${JSON.stringify(seen)}`));
-      const patience = setTimeout(late, PATIENCE_MS);
-      try {
-        for await (const text of screen.iterator({ destroyOnReturn: false })) {
-          seen += String(text);
-          if (!pattern.test(seen)) continue;
-          t.regex(seen, pattern);
-          seen = '';
-          return;
-        }
-        t.fail(`The terminal ended before it showed ${pattern}: ${seen}`);
-      } finally {
-        clearTimeout(patience);
+    const read = async (pattern: RegExp): Promise<void> => {
+      for await (const text of screen.iterator({ destroyOnReturn: false })) {
+        seen += String(text);
+        if (!pattern.test(seen)) continue;
+        t.regex(seen, pattern);
+        seen = '';
+        return;
       }
+      t.fail(`The terminal ended before it showed ${pattern}: ${seen}`);
+    };
+    // The limit of all tests would not tell what is on the screen; and nothing ends the reading of a FIFO that is silent.
+    const says = async (pattern: RegExp): Promise<void> => {
+      let patience: NodeJS.Timeout | undefined;
+      const late = new Promise<never>((_, reject) => {
+        const give = (): void => reject(new Error(`No ${pattern} in ${JSON.stringify(seen)}`));
+        patience = setTimeout(give, PATIENCE_MS);
+      });
+      await Promise.race([read(pattern), late]).finally(() => clearTimeout(patience));
     };
     await typed(
       `'${process.execPath}' '${MAIN}' run --accelerator ${accelerator} -it -- sh; echo "ended with $?"`,
