@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import test from 'ava';
 
-import type { AcceleratorName } from '../guest.ts';
+import { type AcceleratorName, PATIENCE_MS } from '../guest.ts';
 import { temporaryFolder } from '../temporary-folder.ts';
 
 const MAIN = fileURLToPath(new URL('../../../src/cli/main.ts', import.meta.url));
@@ -21,6 +21,8 @@ export function terminalBehaviours(accelerator: AcceleratorName): void {
     return;
   }
   test.serial(title, async (t) => {
+    // In the lab each key is a program that starts; what does not come is told by its own limit.
+    if (accelerator === 'kvm') t.timeout(10 * PATIENCE_MS);
     const folder = await temporaryFolder(t);
     const tmux = (...words: string[]): Promise<unknown> =>
       run('tmux', ['-S', join(folder, 'tmux'), '-f', '/dev/null', ...words]);
@@ -32,7 +34,7 @@ export function terminalBehaviours(accelerator: AcceleratorName): void {
     const screen = createReadStream(fifo, 'utf8');
     await tmux('pipe-pane', '-t', 'main', `exec cat > '${fifo}'`);
     let seen = '';
-    const says = async (pattern: RegExp): Promise<void> => {
+    const read = async (pattern: RegExp): Promise<void> => {
       for await (const text of screen.iterator({ destroyOnReturn: false })) {
         seen += String(text);
         if (!pattern.test(seen)) continue;
@@ -41,6 +43,15 @@ export function terminalBehaviours(accelerator: AcceleratorName): void {
         return;
       }
       t.fail(`The terminal ended before it showed ${pattern}: ${seen}`);
+    };
+    // The limit of all tests would not tell what is on the screen; and nothing ends the reading of a FIFO that is silent.
+    const says = async (pattern: RegExp): Promise<void> => {
+      let patience: NodeJS.Timeout | undefined;
+      const late = new Promise<never>((_, reject) => {
+        const give = (): void => reject(new Error(`No ${pattern} in ${JSON.stringify(seen)}`));
+        patience = setTimeout(give, PATIENCE_MS);
+      });
+      await Promise.race([read(pattern), late]).finally(() => clearTimeout(patience));
     };
     await typed(
       `'${process.execPath}' '${MAIN}' run --accelerator ${accelerator} -it -- sh; echo "ended with $?"`,
