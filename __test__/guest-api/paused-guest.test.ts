@@ -1,5 +1,7 @@
 // Limits of time for an agent that stands still because its machine does.
 
+import { readdirSync, readFileSync } from 'node:fs';
+import { setImmediate } from 'node:timers/promises';
 import test from 'ava';
 
 import { AgentApi } from '../../src/guest-api/agent-api.ts';
@@ -8,11 +10,18 @@ import { agentByHand } from '../helpers/agent-by-hand.ts';
 
 const after = (ms: number): Promise<'waiting'> => new Promise((resolve) => setTimeout(resolve, ms, 'waiting'));
 
+/** Stops a process; each thread takes the signal when it runs next. */
+async function stop(pid: number): Promise<void> {
+  process.kill(pid, 'SIGSTOP');
+  const stands = (task: string): boolean => /\) T /.test(readFileSync(`/proc/${pid}/task/${task}/stat`, 'latin1'));
+  while (!readdirSync(`/proc/${pid}/task`).every(stands)) await setImmediate();
+}
+
 test('an answer that comes after a long pause is an answer', async (t) => {
   const patience = new Patience();
   const { api, pid } = await agentByHand(t, { answerTimeoutMs: 400, patience });
   await api.open('GET', '/v1/version').then((stream) => api.answerTo(stream.end()));
-  process.kill(pid, 'SIGSTOP');
+  await stop(pid);
   t.teardown(() => process.kill(pid, 'SIGCONT'));
   patience.hold();
   const stream = await api.open('GET', '/v1/version');
@@ -23,7 +32,7 @@ test('an answer that comes after a long pause is an answer', async (t) => {
   t.is(Number((await answer).headers[':status']), 200);
 
   // Without a pause it is as late as ever.
-  process.kill(pid, 'SIGSTOP');
+  await stop(pid);
   const late = await api.open('GET', '/v1/version');
   await t.throwsAsync(api.answerTo(late.end()), { code: 'ERR_AGENT_TIMEOUT' });
 });
