@@ -15,6 +15,7 @@ const PROJECT = new URL('../../../', import.meta.url);
 /** Declares a test for each page, with what its example prints. */
 export function documentationBehaviours(accelerator: AcceleratorName): void {
   const pages = {
+    'agent-api.md': /^\{"agent":"[\d.]+","api":1\}\n(?:exit code 0\nx86_64|x86_64\nexit code 0)\n$/,
     'exec.md': /x86_64.*\n 0\n1\n2\n3\napple\npear\n\n1000000\n30 100\r?\n\nSIGINT\ntrue\n$/,
     'ports.md': /^hello from the guest\nhello from the host\n$/,
     'files.md':
