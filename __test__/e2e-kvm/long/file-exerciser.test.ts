@@ -1,0 +1,3 @@
+import { fileExerciserBehaviours } from '../../helpers/behaviours/file-exerciser.ts';
+
+fileExerciserBehaviours('kvm');

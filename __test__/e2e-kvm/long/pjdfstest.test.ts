@@ -1,0 +1,3 @@
+import { pjdfstestBehaviours } from '../../helpers/behaviours/pjdfstest.ts';
+
+pjdfstestBehaviours('kvm');
