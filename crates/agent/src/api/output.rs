@@ -19,8 +19,9 @@ use super::process::Process;
 use super::watched::{Watched, watch};
 use crate::children::Exit;
 
-/// The most that a pipe holds unless somebody has enlarged it.
-const CHUNK_BYTES: usize = 64 * 1024;
+/// What is read at once: with its own head and that of the HTTP/2 frame no more than a packet of the vsock takes
+/// (64 KiB on Linux), which would be followed by one of a few bytes.
+const CHUNK_BYTES: usize = 64 * 1024 - 32;
 /// What is taken from a terminal when its process has ended: others may go on writing there.
 const LAST_BYTES: usize = 1024 * 1024;
 
