@@ -26,7 +26,7 @@ export function qemuArguments(machine: ResolvedMachine, wiring: QemuWiring): str
     ['-machine', 'q35,usb=off,vmport=off,sata=off,smbus=off,memory-backend=ram'],
     ['-accel', 'tcg,thread=multi'],
     // Five-level page tables would only make each page walk dearer. Fast string moves are emulated byte by byte: without
-    // them kernels copy by words, which makes all input and output two to three times as fast.
+    // them kernels copy by words, and the output of commands comes three times as fast.
     ['-cpu', 'max,la57=off,erms=off'],
     ['-smp', String(machine.cpus)],
     ['-m', `${machine.memoryBytes / 1024}K`],
