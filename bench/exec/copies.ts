@@ -9,8 +9,7 @@ import type { Duplex } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 
 import type { MicroVM } from '../../index.ts';
-import { median } from '../median.ts';
-import { type Figure, GUEST_PROGRAM } from './report.ts';
+import { type Figure, GUEST_PROGRAM, medians, type Pair } from './report.ts';
 
 const FOLDERS = 100;
 const FILES = 100;
@@ -27,7 +26,7 @@ export async function copies(vm: MicroVM, rounds: number, home: string): Promise
     const tar = spawn('tar', ['c', '-C', tree, '.'], { stdio: ['ignore', 'pipe', 'inherit'] });
     await Promise.all([pipeline(tar.stdout, stream), unpacking]);
   };
-  const times: { ours: number; reference: number }[] = [];
+  const times: Pair[] = [];
   try {
     for (let round = 0; round < rounds; round += 1) {
       await vm.exec('rm -rf /tmp/by-tar /tmp/by-copy; mkdir /tmp/by-tar', { shell: true });
@@ -46,12 +45,9 @@ export async function copies(vm: MicroVM, rounds: number, home: string): Promise
     title: `\`copyIn\` of ${FOLDERS * FILES} files`,
     referenceTitle: '`tar c` through a plain vsock stream to `tar x`',
     unit: 'ms',
-    ours: median(times.map(({ ours }) => ours)),
-    reference: median(times.map(({ reference }) => reference)),
-    // Of speeds, as the target is.
-    ratio: median(times.map(({ ours, reference }) => reference / ours)),
+    // The ratio is one of speeds, as the target is.
+    ...medians(times, ({ ours, reference }) => reference / ours),
     target: { atLeast: 0.8 },
-    samples: times.length,
   };
 }
 

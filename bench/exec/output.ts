@@ -4,8 +4,7 @@ import { once } from 'node:events';
 import type { Duplex, Readable } from 'node:stream';
 
 import type { MicroVM } from '../../index.ts';
-import { median } from '../median.ts';
-import { type Figure, GUEST_PROGRAM } from './report.ts';
+import { type Figure, GUEST_PROGRAM, medians, type Pair } from './report.ts';
 
 const PORT = 5000;
 const BYTES = 16 * 1024 * 1024;
@@ -28,7 +27,7 @@ export async function output(vm: MicroVM, rounds: number, blockBytes: number): P
     await writing;
     return speed;
   };
-  const pairs: { ours: number; reference: number }[] = [];
+  const pairs: Pair[] = [];
   try {
     for (let round = 0; round < rounds; round += 1) {
       // Each is the first as often as the other.
@@ -43,11 +42,8 @@ export async function output(vm: MicroVM, rounds: number, blockBytes: number): P
     title: `standard output, in writes of ${blockBytes / 1024} KiB`,
     referenceTitle: 'the same program into a plain vsock stream',
     unit: 'MiB/s',
-    ours: median(pairs.map(({ ours }) => ours)),
-    reference: median(pairs.map(({ reference }) => reference)),
-    ratio: median(pairs.map(({ ours, reference }) => ours / reference)),
+    ...medians(pairs, ({ ours, reference }) => ours / reference),
     target: { atLeast: 0.8 },
-    samples: pairs.length,
   };
 }
 

@@ -1,5 +1,7 @@
 // The figures of the benchmark, as a table for people.
 
+import { median } from '../median.ts';
+
 /** Where the guest has the program of `guest.c`. */
 export const GUEST_PROGRAM = '/tmp/bench-guest';
 
@@ -16,6 +18,25 @@ export interface Figure {
   readonly ratio: number;
   readonly target: { readonly atMost: number } | { readonly atLeast: number };
   readonly samples: number;
+}
+
+/** One measurement of ours, and one of its reference beside it. */
+export interface Pair {
+  readonly ours: number;
+  readonly reference: number;
+}
+
+/** The medians of pairs, and of what `ratio` makes of each. */
+export function medians(
+  pairs: readonly Pair[],
+  ratio: (pair: Pair) => number,
+): Pair & Pick<Figure, 'ratio' | 'samples'> {
+  return {
+    ours: median(pairs.map(({ ours }) => ours)),
+    reference: median(pairs.map(({ reference }) => reference)),
+    ratio: median(pairs.map(ratio)),
+    samples: pairs.length,
+  };
 }
 
 /** Whether the target is met. */

@@ -24,7 +24,7 @@ export const API_PORT = 1025;
 const STREAM_WINDOW = 1024 * 1024;
 /** Node takes the bytes of all requests off the connection as they come: this only lets many of them be under way. */
 const CONNECTION_WINDOW = 8 * 1024 * 1024;
-/** What the agent reads of a pipe at once, with the eight bytes that it puts before: one frame instead of two. */
+/** A little more than the agent sends at once, with the eight bytes before output: one frame instead of two. */
 const FRAME_BYTES = 64 * 1024 + 8;
 /** Node refuses new requests of a session that holds more than so many megabytes. */
 const SESSION_MEMORY_MB = 4096;

@@ -42,7 +42,8 @@ impl Gate {
         state.vcpus.push((vcpu, exit.clone()));
     }
 
-    /// Notes that a vCPU, which is not inside, has other tables.
+    /// Notes that a vCPU has other tables; it does not run with these any more, and leaves if it
+    /// has not yet.
     pub fn dismiss(&self, vcpu: u64) {
         self.lock().vcpus.retain(|(id, _)| *id != vcpu);
     }
