@@ -1,5 +1,6 @@
 // What only the tcg accelerator can meet: QEMU itself missing, refusing or dying.
 
+import { execFileSync } from 'node:child_process';
 import { readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
@@ -62,6 +63,15 @@ test.serial('a program that is not QEMU fails with its own words, and nothing is
   t.is(error.code, 'ERR_QEMU_FAILED');
   t.regex(error.message, /exit code \d: \/bin\/ls: /);
   t.deepEqual(await holdings(), before);
+});
+
+// Each release of QEMU tells of a processor that can do more, and kernels choose their code by that.
+test.serial('the newest QEMU that there is boots the stock kernel too', async (t) => {
+  const program = process.env['MICROVM_TEST_QEMU'] ?? 'qemu-system-x86_64';
+  process.env['MICROVM_QEMU'] = program;
+  t.log(execFileSync(program, ['--version'], { encoding: 'utf8' }).split('\n')[0] ?? '');
+  const vm = await bootGuest(t, 'tcg');
+  t.is((await vm.exec('uname', ['-s'])).stdout, 'Linux\n');
 });
 
 test.serial('huge pages are not for tcg, which is told before anything is looked for or built', async (t) => {

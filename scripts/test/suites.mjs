@@ -29,6 +29,7 @@ export async function runWith([file, ...args], read, more = {}) {
     MICROVM_TEST_BUSYBOX: BUSYBOX,
     MICROVM_TEST_VIRTIOFSD: toolPath(VIRTIOFSD),
     MICROVM_TEST_PJDFSTEST: toolPath(PJDFSTEST),
+    MICROVM_TEST_QEMU: labQemu(),
     // What Node has compiled once serves every test process, those in the lab too, which see the same files.
     NODE_COMPILE_CACHE: join(PROJECT, 'target/node-compile-cache'),
     // A test that finds something missing is a failure, but nobody can do without KVM's device.
