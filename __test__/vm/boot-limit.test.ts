@@ -36,3 +36,13 @@ test("the caller's signal ends the work too, and nothing stays on it", async (t)
   t.is(await limit.within(() => Promise.resolve('up'), signal), 'up');
   t.deepEqual(getEventListeners(signal, 'abort'), []);
 });
+
+test('the error of a guest that never answered tells where to look, by whether it printed anything', (t) => {
+  const limit = new BootLimit(1_000);
+  const why = new Error('nobody connected');
+  const printed = limit.exceeded(why, 'Kernel panic');
+  t.is(printed.consoleTail, 'Kernel panic');
+  t.regex(printed.hint ?? '', /See consoleTail/);
+  t.regex(limit.exceeded(why, '').hint ?? '', /cmdline: 'earlyprintk=ttyS0 ignore_loglevel'/);
+  t.is(limit.exceeded(why, '').cause, why);
+});

@@ -3,6 +3,12 @@
 import { MicroVMError } from '../errors.ts';
 import { followSignals } from '../host/follow-signals.ts';
 
+const PRINTED = 'See consoleTail for what the guest printed last; bootTimeout raises the limit.';
+// Our kernels boot quietly: a healthy one says nothing for a while, a stuck one nothing at all.
+const SILENT =
+  "The guest printed nothing. With cmdline: 'earlyprintk=ttyS0 ignore_loglevel' its kernel tells each step, which shows " +
+  'whether it is stuck (it may not suit the processor) or slow; bootTimeout raises the limit.';
+
 export class BootLimit {
   readonly #timeoutMs: number;
   #startedAt = 0;
@@ -42,17 +48,15 @@ export class BootLimit {
 
   /** The error of a guest that did not make it. */
   exceeded(cause?: unknown, consoleTail?: string): MicroVMError {
-    const message =
-      cause === undefined
-        ? `The machine did not start within ${this.#timeoutMs} ms`
-        : `The guest's agent did not connect within ${this.#timeoutMs} ms`;
-    return new MicroVMError('ERR_BOOT_TIMEOUT', message, {
-      ...(cause !== undefined && { cause }),
+    if (cause === undefined) {
+      return new MicroVMError('ERR_BOOT_TIMEOUT', `The machine did not start within ${this.#timeoutMs} ms`, {
+        hint: 'This host may be overloaded; bootTimeout raises the limit.',
+      });
+    }
+    return new MicroVMError('ERR_BOOT_TIMEOUT', `The guest's agent did not connect within ${this.#timeoutMs} ms`, {
+      cause,
       consoleTail,
-      hint:
-        cause === undefined
-          ? 'This host may be overloaded; bootTimeout raises the limit.'
-          : 'See consoleTail for what the guest printed last; bootTimeout raises the limit.',
+      hint: consoleTail ? PRINTED : SILENT,
     });
   }
 }
