@@ -280,6 +280,22 @@ impl MemoryRegion {
             .map_err(|_| outside)
     }
 
+    /// Makes `length` bytes zeros, from `offset` (bytes from the region's start) on.
+    ///
+    /// # Errors
+    ///
+    /// As for [`MemoryRegion::write`].
+    pub fn zero(&self, offset: u64, length: u64) -> Result<(), Error> {
+        self.accessible()?;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let slice = self.slice(offset, length)?;
+        let guard = slice.ptr_guard_mut();
+        // SAFETY: the slice is inside the mapping, which `self` owns and may touch. A guest that
+        // writes there meanwhile sees its own bytes or zeros: nobody here has a reference to them.
+        unsafe { guard.as_ptr().write_bytes(0, length) };
+        Ok(())
+    }
+
     fn slice(&self, offset: u64, length: usize) -> Result<VolatileSlice<'_>, Error> {
         usize::try_from(offset)
             .ok()
@@ -389,6 +405,9 @@ mod tests {
             let mut buffer = [9; 3];
             region.read(8189, &mut buffer).unwrap();
             assert_eq!(buffer, [0, 1, 2]);
+            region.zero(8191, 1).unwrap();
+            region.read(8189, &mut buffer).unwrap();
+            assert_eq!(buffer, [0, 1, 0]);
         }
     }
 
@@ -401,6 +420,7 @@ mod tests {
             assert!(matches!(error, Error::OutOfBounds { .. }), "{error}");
             assert_eq!(buffer, vec![7; length]);
             assert!(region.write(offset, &buffer).is_err());
+            assert!(region.zero(offset, length as u64).is_err());
         }
         let mut all = [1; 4096];
         region.read(0, &mut all).unwrap();

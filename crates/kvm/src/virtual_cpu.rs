@@ -1,6 +1,7 @@
 //! One vCPU: its registers and the rest of its state.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::OnceLock;
 
 use kvm_bindings::{
     CpuId, KVM_CAP_XSAVE2, KVM_MAX_CPUID_ENTRIES, KVM_MAX_MSR_ENTRIES, Msrs, Xsave,
@@ -27,6 +28,9 @@ pub struct VirtualCpu {
     fd: VcpuFd,
     machine: VirtualMachine,
     id: u64,
+    /// What [`VirtualCpu::xsave_size`] gives, once it was asked for: Linux enables nothing more for
+    /// guests of a process that has made a vCPU.
+    xsave_size: OnceLock<(usize, bool)>,
 }
 
 /// Writes the getter and the setter of a state that is one plain structure.
@@ -58,7 +62,12 @@ macro_rules! plain_state {
 
 impl VirtualCpu {
     pub(crate) fn new(fd: VcpuFd, machine: VirtualMachine, id: u64) -> Self {
-        Self { fd, machine, id }
+        Self {
+            fd,
+            machine,
+            id,
+            xsave_size: OnceLock::new(),
+        }
     }
 
     /// Number of the vCPU in its machine.
@@ -255,10 +264,15 @@ impl VirtualCpu {
 
     /// Bytes of the extended state on this host, and whether it may be larger than `kvm_xsave`.
     fn xsave_size(&self) -> Result<(usize, bool), Error> {
+        if let Some(size) = self.xsave_size.get() {
+            return Ok(*size);
+        }
         // The constant is small and positive.
         let capability = i32::try_from(KVM_CAP_XSAVE2).unwrap_or_default();
         let bytes = usize::try_from(self.machine.check_extension(capability)?).unwrap_or(0);
-        Ok((bytes.max(xsave::FIXED), bytes > 0))
+        Ok(*self
+            .xsave_size
+            .get_or_init(|| (bytes.max(xsave::FIXED), bytes > 0)))
     }
 
     /// Shares the run state with the kernel, so that the vCPU can run.

@@ -23,8 +23,6 @@ pub const BLOCK_PAGES: u64 = BLOCK / PAGE;
 /// Memories without any block in use that are kept.
 const SPARE_CHUNKS: usize = 1;
 
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-
 /// Locks, whatever happened to whoever held it.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -120,7 +118,7 @@ impl Block {
     }
 
     fn zero(&self) -> Result<(), Error> {
-        zero(&self.memory, self.offset, self.used * PAGE)
+        self.memory.zero(self.offset, self.used * PAGE)
     }
 }
 
@@ -136,19 +134,8 @@ pub struct Run {
 impl Run {
     /// Makes all of it zeros.
     pub fn zero(&self) -> Result<(), Error> {
-        zero(&self.memory, self.offset, self.pages * PAGE)
+        self.memory.zero(self.offset, self.pages * PAGE)
     }
-}
-
-fn zero(memory: &Memory, offset: u64, length: u64) -> Result<(), Error> {
-    let mut done = 0;
-    while done < length {
-        let part = (length - done).min(ZEROS.len() as u64);
-        let zeros = ZEROS.get(..usize::try_from(part).unwrap_or(0));
-        memory.write(offset + done, zeros.unwrap_or_default())?;
-        done += part;
-    }
-    Ok(())
 }
 
 /// The pages of one sandbox.

@@ -3,11 +3,12 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use microvm_ring3::{Memory, Platform, Protection};
-use rustix::fs::{FileType, Stat, fstat};
+use rustix::fs::{FileType, Stat, fstat, stat};
 use rustix::io::Errno;
 
 use crate::elf::{self, Elf, ElfError, Segment, Source};
@@ -239,6 +240,18 @@ impl Images {
             self.keep(&image);
         }
         Ok(image)
+    }
+
+    /// The program at a path, where it was loaded before and the file is still the same: it does
+    /// not have to be opened then. Nothing where anything is in doubt, or it is too large.
+    pub fn known(&self, path: &Path, limit: u64) -> Option<Arc<Image>> {
+        let stat = stat(path).ok().filter(settled)?;
+        let image = self.find(identity(&stat))?;
+        if image.bytes() > limit {
+            return None;
+        }
+        self.keep(&image);
+        Some(image)
     }
 
     /// Makes an image one of those that stay for a while.

@@ -44,6 +44,8 @@ pub struct Bell {
 #[derive(Debug, Default)]
 struct State {
     requested: bool,
+    /// Whether `event` can be read: its writers and readers have the lock.
+    rung: bool,
     /// The context that runs.
     context: Option<microvm_ring3::Interrupter>,
 }
@@ -57,14 +59,15 @@ impl Bell {
     }
 
     fn ring(&self) {
-        let state = lock(&self.state);
+        let mut state = lock(&self.state);
         if let Some(context) = &state.context {
             // Where its thread cannot be signalled, its next switch ends.
             let _ = context.interrupt();
         }
-        drop(state);
-        // It can only fail where it has rung billions of times.
-        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        if !std::mem::replace(&mut state.rung, true) {
+            // It can only fail where it has rung billions of times.
+            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        }
     }
 
     /// Begins a run.
@@ -80,9 +83,9 @@ impl Bell {
     /// Takes an interrupt, if there was one, and stops ringing.
     pub fn take(&self) -> bool {
         let mut state = lock(&self.state);
-        let mut count = [0; 8];
-        // Empty where nobody has rung for a wait.
-        let _ = rustix::io::read(&self.event, &mut count);
+        if std::mem::take(&mut state.rung) {
+            let _ = rustix::io::read(&self.event, &mut [0; 8]);
+        }
         std::mem::take(&mut state.requested)
     }
 
@@ -99,6 +102,37 @@ impl Bell {
         // A few descriptors at most, all of them open: only a signal can make it fail.
         let _ = poll(fds, time.as_ref());
         fds.pop();
+    }
+}
+
+/// Bells that no sandbox has any more: a descriptor takes longer to make than much of a run.
+#[derive(Debug, Default)]
+pub struct Bells {
+    spare: Mutex<Vec<Arc<Bell>>>,
+}
+
+impl Bells {
+    /// How many are kept.
+    const MOST: usize = 8;
+
+    /// One that does not ring, and that nobody else has.
+    pub fn take(&self) -> Result<Arc<Bell>, Errno> {
+        match lock(&self.spare).pop() {
+            Some(bell) => Ok(bell),
+            None => Bell::new().map(Arc::new),
+        }
+    }
+
+    /// Keeps the bell of a sandbox that ends, unless somebody has it who may ring it yet.
+    pub fn give_back(&self, bell: &mut Arc<Bell>) {
+        if Arc::get_mut(bell).is_none() {
+            return;
+        }
+        bell.take();
+        let mut spare = lock(&self.spare);
+        if spare.len() < Self::MOST {
+            spare.push(Arc::clone(bell));
+        }
     }
 }
 
@@ -252,5 +286,22 @@ mod tests {
         }
         .interrupt();
         assert!(bell.take() && !bell.take());
+    }
+
+    #[test]
+    fn bell_is_reused_in_silence_and_only_when_nobody_else_has_it() {
+        let bells = Bells::default();
+        let mut bell = bells.take().unwrap();
+        let held = Interrupter {
+            bell: Arc::clone(&bell),
+        };
+        held.interrupt();
+        bells.give_back(&mut bell);
+        assert!(!Arc::ptr_eq(&bells.take().unwrap(), &bell));
+        drop(held);
+        bells.give_back(&mut bell);
+        let again = bells.take().unwrap();
+        assert!(Arc::ptr_eq(&again, &bell));
+        assert!(!rings(&again) && !again.take());
     }
 }

@@ -43,6 +43,7 @@
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
 mod budget;
+mod buffer;
 mod calls;
 mod descriptors;
 mod elf;

@@ -8,6 +8,7 @@ use microvm_ring3::{Context, Exit, Fault, Registers, Restore, SwitchOptions};
 use rustix::event::PollFd;
 use rustix::io::Errno;
 
+use crate::buffer::Buffer;
 use crate::calls::{int, path_argument, second_path_argument};
 use crate::descriptors::Descriptors;
 use crate::error::Error;
@@ -22,8 +23,6 @@ use crate::streams::Streams;
 use crate::trace;
 use crate::watch::Deadlines;
 
-/// Bytes that are copied through this process at a time.
-const BUFFER: usize = 64 << 10;
 /// Faults in a row that were nothing: a stale translation ends with the first.
 const SPURIOUS: u32 = 64;
 
@@ -79,7 +78,7 @@ pub struct Process<'run> {
     pub unsupported: BTreeMap<u64, u64>,
     pub crash: Option<Crash>,
     /// For bytes on their way.
-    pub buffer: Box<[u8]>,
+    pub buffer: Buffer,
     /// For paths.
     pub path: Vec<u8>,
     /// Whether all registers have to be set: the program is not behind a system call.
@@ -101,12 +100,7 @@ pub struct Parts<'run> {
     pub policy: Option<&'run mut dyn Policy>,
     pub observer: Option<&'run mut dyn Observer>,
     pub cwd: Base,
-    pub buffer: Box<[u8]>,
-}
-
-/// A buffer of the length that processes use, for many of them.
-pub fn new_buffer() -> Box<[u8]> {
-    vec![0; BUFFER].into_boxed_slice()
+    pub buffer: Buffer,
 }
 
 impl<'run> Process<'run> {

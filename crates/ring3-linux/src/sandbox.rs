@@ -12,19 +12,20 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use crate::budget::Budget;
+use crate::buffer::Buffer;
 use crate::calls::fill_randomly;
 use crate::descriptors::{self, Descriptors};
 use crate::error::Error;
 use crate::files::{Base, Tree};
 use crate::frames::Pool;
 use crate::image::{Image, Images, LoadError};
-use crate::interrupt::{Alarms, Bell, Interrupter};
+use crate::interrupt::{Alarms, Bell, Bells, Interrupter};
 use crate::memory::{Failure, ProgramMemory};
 use crate::names::system_call_name;
 use crate::options::{Executable, Limits, Program, Run, SandboxOptions};
 use crate::outcome::{ExitStatus, Limit, Outcome};
 use crate::parked::Parked;
-use crate::process::{Ending, Parts, Process, new_buffer};
+use crate::process::{Ending, Parts, Process};
 use crate::signals::SIGKILL;
 use crate::stack::{self, Given};
 use crate::streams::Streams;
@@ -42,6 +43,7 @@ pub struct Machine {
     parked: Parked,
     images: Images,
     alarms: Alarms,
+    bells: Bells,
     pool: Arc<Pool>,
     platform: Arc<dyn Platform>,
 }
@@ -54,6 +56,7 @@ impl Machine {
             parked: Parked::default(),
             images: Images::default(),
             alarms: Alarms::default(),
+            bells: Bells::default(),
             pool: Arc::new(Pool::new(Arc::clone(&platform))),
             platform,
         })
@@ -91,7 +94,7 @@ pub struct Sandbox {
     cwd: Vec<u8>,
     budget: Budget,
     bell: Arc<Bell>,
-    buffer: Option<Box<[u8]>>,
+    buffer: Buffer,
     options: SandboxOptions,
     machine: Arc<Machine>,
 }
@@ -124,15 +127,16 @@ impl Sandbox {
             path: options.cwd.to_string_lossy().into_owned(),
             source,
         })?;
-        let bell = Bell::new().map_err(Error::host("Making an event descriptor"))?;
+        let bell = machine.bells.take();
+        let bell = bell.map_err(Error::host("Making an event descriptor"))?;
         Ok(Self {
             loaded: None,
             clean: true,
             tree,
             cwd,
             budget,
-            bell: Arc::new(bell),
-            buffer: None,
+            bell,
+            buffer: Buffer::default(),
             options,
             machine: Arc::clone(machine),
         })
@@ -154,10 +158,12 @@ impl Sandbox {
     pub fn run(&mut self, program: Program, run: Run<'_>) -> Result<Outcome, Error> {
         let start = Instant::now();
         let cpu_start = thread_time();
-        let (file, path) = open(program.executable)?;
+        let path = match &program.executable {
+            Executable::Path(path) => path.clone(),
+            Executable::File(_) => PathBuf::from("program"),
+        };
         let name = program.name.unwrap_or_else(|| name_of(&path));
-        let image = self.image(&file, path)?;
-        drop(file);
+        let image = self.image(program.executable, path)?;
         self.budget.reset_peak();
         self.prepare(&image)?;
         let Some(memory) = &mut self.loaded else {
@@ -229,13 +235,13 @@ impl Sandbox {
                 None => None,
             },
             cwd,
-            buffer: self.buffer.take().unwrap_or_else(new_buffer),
+            buffer: std::mem::take(&mut self.buffer),
         });
         let result = process.run();
         let outcome = result.map(|ending| outcome(&mut process, &ending, &self.budget));
         let buffer = std::mem::take(&mut process.buffer);
         drop(process);
-        self.buffer = Some(buffer);
+        self.buffer = buffer;
         self.bell.end();
         self.tree.set_watch(None);
         if let Some(memory) = &mut self.loaded {
@@ -270,9 +276,17 @@ impl Sandbox {
         cleared.map_err(Error::host("Making the first files"))
     }
 
-    fn image(&self, file: &File, path: PathBuf) -> Result<Arc<Image>, Error> {
+    fn image(&self, executable: Executable, path: PathBuf) -> Result<Arc<Image>, Error> {
         let platform = &*self.machine.platform;
-        let image = self.machine.images.get(file, self.budget.limit(), platform);
+        let limit = self.budget.limit();
+        let file = match executable {
+            Executable::File(file) => Ok(file),
+            Executable::Path(path) => match self.machine.images.known(&path, limit) {
+                Some(image) => return Ok(image),
+                None => open(path),
+            },
+        }?;
+        let image = self.machine.images.get(&file, limit, platform);
         image.map_err(|error| match error {
             LoadError::Elf(source) => Error::Executable { path, source },
             LoadError::Platform(source) => Error::Platform {
@@ -366,6 +380,7 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         self.park();
+        self.machine.bells.give_back(&mut self.bell);
     }
 }
 
@@ -397,6 +412,9 @@ fn check(limits: &Limits) -> Result<(), Error> {
 }
 
 fn enter(tree: &mut Tree, cwd: &CString) -> Result<Vec<u8>, Errno> {
+    if cwd.as_bytes() == b"/" {
+        return Ok(Vec::new());
+    }
     let found = tree.find(&Base::default(), cwd.as_bytes(), true)?;
     if !tree.status(&found)?.is_folder() {
         return Err(Errno::NOTDIR);
@@ -404,17 +422,12 @@ fn enter(tree: &mut Tree, cwd: &CString) -> Result<Vec<u8>, Errno> {
     Ok(found.path)
 }
 
-fn open(executable: Executable) -> Result<(File, PathBuf), Error> {
-    match executable {
-        Executable::File(file) => Ok((file, PathBuf::from("program"))),
-        Executable::Path(path) => {
-            // Should it be a FIFO, nobody waits for its other end.
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-            match openat(CWD, &path, flags, Mode::empty()) {
-                Ok(file) => Ok((File::from(file), path)),
-                Err(source) => Err(Error::Program { path, source }),
-            }
-        }
+fn open(path: PathBuf) -> Result<File, Error> {
+    // Should it be a FIFO, nobody waits for its other end.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    match openat(CWD, &path, flags, Mode::empty()) {
+        Ok(file) => Ok(File::from(file)),
+        Err(source) => Err(Error::Program { path, source }),
     }
 }
 

@@ -71,7 +71,7 @@ pub fn build(elf: &Elf, given: &Given<'_>, top: u64, stack_bytes: u64) -> Result
     }
 
     // Strings, from the lowest address up: platform, random bytes, arguments, environment, path.
-    let mut block = Vec::new();
+    let mut block = Vec::with_capacity(256);
     block.extend_from_slice(b"x86_64\0");
     let random = block.len() as u64;
     block.extend_from_slice(&given.random);
@@ -108,18 +108,23 @@ pub fn build(elf: &Elf, given: &Given<'_>, top: u64, stack_bytes: u64) -> Result
         (AT_NULL, 0),
     ];
     let (args, env) = offsets.split_at((1 + given.args.len()).min(offsets.len()));
-    let mut words = vec![args.len() as u64];
+    let mut words = Vec::with_capacity(offsets.len() + 2 * vector.len() + 3);
+    words.push(args.len() as u64);
     for part in [args, env] {
         words.extend(part.iter().map(|offset| start + offset));
         words.push(0);
     }
-    words.extend(vector.iter().flat_map(|(key, value)| [*key, *value]));
+    for (key, value) in vector {
+        words.extend_from_slice(&[key, value]);
+    }
     let pointer = (start - 8 * words.len() as u64) & !15;
     let mut bytes = Vec::with_capacity(usize::try_from(top - pointer).unwrap_or(0));
-    bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+    for word in words {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
     let gap = start - pointer - bytes.len() as u64;
     bytes.resize(bytes.len() + usize::try_from(gap).unwrap_or(0), 0);
-    bytes.extend(block);
+    bytes.extend_from_slice(&block);
     Ok(Stack { pointer, bytes })
 }
 

@@ -105,6 +105,17 @@ impl Memory {
             .map_err(Error::kvm("Writing memory"))
     }
 
+    /// Makes `length` bytes zeros, from `offset` (bytes from the start) on.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Memory::read`].
+    pub fn zero(&self, offset: u64, length: u64) -> Result<(), Error> {
+        self.region
+            .zero(offset, length)
+            .map_err(Error::kvm("Writing memory"))
+    }
+
     pub(crate) fn machine(&self) -> &Arc<Machine> {
         &self.machine
     }

@@ -64,8 +64,7 @@ impl Process<'_> {
         offset: u64,
     ) -> Result<Option<usize>, Stop> {
         let piece = self.memory.piece(address, length, Access::Write)?;
-        let length = piece.length.min(self.buffer.len());
-        let buffer = self.buffer.get_mut(..length).unwrap_or_default();
+        let buffer = self.buffer.first(piece.length);
         let read = file.read_some(buffer, offset)?;
         if read == 0 {
             return Ok(None);
@@ -86,12 +85,11 @@ impl Process<'_> {
         offset: u64,
     ) -> Result<Option<usize>, Stop> {
         let piece = self.memory.piece(address, length, Access::Write)?;
-        let length = piece.length.min(self.buffer.len());
-        let buffer = self.buffer.get_mut(..length).unwrap_or_default();
-        let (length, bytes) = match &node.body {
+        let buffer = self.buffer.first(piece.length);
+        let bytes = match &node.body {
             Body::File(contents) => {
                 let contents = lock(contents);
-                let (length, part) = contents.part(offset, length);
+                let (length, part) = contents.part(offset, buffer.len());
                 if length == 0 {
                     return Ok(None);
                 }
@@ -104,16 +102,16 @@ impl Process<'_> {
                 }
                 let buffer = buffer.get_mut(..length).unwrap_or_default();
                 buffer.fill(0);
-                (length, &*buffer)
+                &*buffer
             }
             Body::Device(Device::Null) => return Ok(None),
             Body::Device(Device::Zero | Device::Full) => {
                 buffer.fill(0);
-                (length, &*buffer)
+                &*buffer
             }
             Body::Device(Device::Random) => {
                 fill_randomly(buffer)?;
-                (length, &*buffer)
+                &*buffer
             }
             Body::Folder(_) | Body::Link(_) => return Err(Errno::BADF.into()),
         };
@@ -121,7 +119,7 @@ impl Process<'_> {
             .memory
             .write(piece.offset, bytes)
             .map_err(|_| Errno::FAULT)?;
-        Ok(Some(length))
+        Ok(Some(bytes.len()))
     }
 
     fn read_stdin(&mut self, address: u64, length: usize, at_once: bool) -> Result<usize, Stop> {
@@ -130,10 +128,9 @@ impl Process<'_> {
         }
         // What was read and has no place would be lost.
         let piece = self.memory.piece(address, length, Access::Write)?;
-        let length = piece.length.min(self.buffer.len());
         loop {
             self.wait_for_input(at_once)?;
-            let buffer = self.buffer.get_mut(..length).unwrap_or_default();
+            let buffer = self.buffer.first(piece.length);
             match self.streams.read(buffer) {
                 Ok(read) => {
                     let bytes = buffer.get(..read).unwrap_or_default();

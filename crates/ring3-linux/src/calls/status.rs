@@ -135,7 +135,7 @@ impl Process<'_> {
         };
         listing.refresh(self.tree);
         let length = usize::try_from(int(length)).unwrap_or(0);
-        let length = length.min(self.buffer.len());
+        let entries = self.buffer.first(length);
         let start = listing.position();
         let mut used = 0;
         loop {
@@ -148,7 +148,8 @@ impl Process<'_> {
             let fixed = if new { ENTRY64 } else { ENTRY };
             // The old form has the kind behind the name's end.
             let entry = (fixed + name.name.len() + 1 + usize::from(!new)).next_multiple_of(8);
-            let Some(place) = self.buffer.get_mut(used..length.min(used + entry)) else {
+            let end = entries.len().min(used + entry);
+            let Some(place) = entries.get_mut(used..end) else {
                 listing.put_back(name);
                 break;
             };
@@ -176,7 +177,7 @@ impl Process<'_> {
             }
             used += entry;
         }
-        let bytes = self.buffer.get(..used).unwrap_or_default();
+        let bytes = entries.get(..used).unwrap_or_default();
         if let Err(errno) = self.memory.write(buffer, bytes) {
             // No name is lost.
             listing.seek(self.tree, start)?;

@@ -198,8 +198,7 @@ impl Process<'_> {
                 Err(_) if done > 0 => break,
                 Err(errno) => return Err(errno.into()),
             };
-            let part = piece.length.min(self.buffer.len());
-            let part = self.buffer.get_mut(..part).unwrap_or_default();
+            let part = self.buffer.first(piece.length);
             fill_randomly(part)?;
             piece
                 .memory

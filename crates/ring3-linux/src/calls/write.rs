@@ -73,9 +73,8 @@ impl Process<'_> {
         flags: u32,
     ) -> Result<Option<usize>, Stop> {
         let piece = self.memory.piece(address, length, Access::Read)?;
-        let length = piece.length.min(self.buffer.len());
         self.wait_for_output(which, flags & O_NONBLOCK != 0)?;
-        let buffer = self.buffer.get_mut(..length).unwrap_or_default();
+        let buffer = self.buffer.first(piece.length);
         piece
             .memory
             .read(piece.offset, buffer)
@@ -132,14 +131,13 @@ impl Process<'_> {
             let piece = process
                 .memory
                 .piece(address, length.min(room), Access::Read)?;
-            let length = piece.length.min(process.buffer.len());
-            let buffer = process.buffer.get_mut(..length).unwrap_or_default();
+            let buffer = process.buffer.first(piece.length);
             piece
                 .memory
                 .read(piece.offset, buffer)
                 .map_err(|_| Errno::FAULT)?;
             writer.write(buffer);
-            Ok(Some(length))
+            Ok(Some(buffer.len()))
         })?;
         Ok(done as u64)
     }

@@ -19,7 +19,7 @@ const MOST_TARGET: usize = 4095;
 impl Tree {
     /// The folder in memory at a path without links, made where the root folder has it.
     fn upper_folder(&mut self, path: &[u8]) -> Result<Arc<Node>, Errno> {
-        let mut folder = Arc::clone(&self.top);
+        let mut folder = Arc::clone(self.top());
         let mut walked = Vec::new();
         for name in path
             .split(|byte| *byte == b'/')

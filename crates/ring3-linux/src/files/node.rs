@@ -13,8 +13,8 @@ use crate::frames::lock;
 /// Bytes that an entry of a folder counts as, beside its name: one that hides something, one of
 /// what is no folder, and one of a folder, which has a map of its own and its name twice.
 const HIDING_ENTRY: u64 = 256;
-const ENTRY: u64 = 512;
-const FOLDER_ENTRY: u64 = 1536;
+pub const ENTRY: u64 = 512;
+pub const FOLDER_ENTRY: u64 = 1536;
 /// Bytes of a block of a file, and how many it counts as.
 pub const BLOCK: usize = 4096;
 const BLOCK_CHARGE: u64 = 4096 + 64;

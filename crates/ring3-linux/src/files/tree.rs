@@ -4,24 +4,44 @@
 //! they are in. The path of a folder that was reached has no links in it. A folder in memory knows
 //! where it is, so that whoever has it open finds it after it was moved.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
 use super::lower::LowerFile;
-use super::node::{Body, Device, Entry, Folder, Node};
+use super::node::{Body, Device, ENTRY, Entry, FOLDER_ENTRY, Folder, Node};
 use super::root::{Lower, Root};
 use super::status::{S_IFLNK, Status};
 use crate::budget::{Budget, Charge};
 use crate::frames::lock;
 use crate::watch::Watch;
 
+/// Inodes of the files that there are at first, and of the first one that a program makes.
+const TOP: u64 = 1;
+const DEVICES: u64 = 2;
+const TEMPORARY: u64 = 3;
+const FIRST_DEVICE: u64 = 4;
+const FIRST_FREE: u64 = FIRST_DEVICE + Device::ALL.len() as u64;
+const DEVICES_NAME: &[u8] = b"dev";
+const TEMPORARY_NAME: &[u8] = b"tmp";
+/// Bytes that the first files count as.
+fn first_files() -> u64 {
+    let folders = [DEVICES_NAME, TEMPORARY_NAME].map(|name| FOLDER_ENTRY + name.len() as u64);
+    let devices = Device::ALL
+        .iter()
+        .map(|(name, _)| ENTRY + name.len() as u64);
+    devices.chain(folders).sum()
+}
+
 /// The tree of a sandbox.
 #[derive(Debug)]
 pub struct Tree {
     pub(super) root: Option<Root>,
     pub(super) top: Arc<Node>,
+    /// Room for the first files, until somebody looks for a file: many programs never do.
+    room: RefCell<Option<Charge>>,
     pub(super) budget: Budget,
     /// Files of the root folder that may be open at once.
     open: Budget,
@@ -82,10 +102,11 @@ impl Tree {
     pub fn new(root: Option<&Path>, budget: &Budget, open_files: u32) -> Result<Self, Errno> {
         let mut tree = Self {
             root: root.map(Root::open).transpose()?,
-            top: Node::new(1, 0o755, Body::Folder(Mutex::default())),
+            top: Node::new(TOP, 0o755, Body::Folder(Mutex::default())),
+            room: RefCell::default(),
             budget: budget.clone(),
             open: Budget::new(open_files.into()),
-            next_inode: 2,
+            next_inode: FIRST_FREE,
             watch: None,
         };
         tree.clear()?;
@@ -94,19 +115,37 @@ impl Tree {
 
     /// Forgets all that was written.
     pub fn clear(&mut self) -> Result<(), Errno> {
-        self.top = Node::new(1, 0o755, Body::Folder(Mutex::default()));
-        self.next_inode = 2;
-        let top = Arc::clone(&self.top);
+        self.top = Node::new(TOP, 0o755, Body::Folder(Mutex::default()));
+        self.next_inode = FIRST_FREE;
+        self.room.take();
+        let room = Charge::new(&self.budget, first_files()).map_err(|_| Errno::NOSPC)?;
+        self.room.replace(Some(room));
+        Ok(())
+    }
+
+    /// The top, with the first files in it.
+    pub(super) fn top(&self) -> &Arc<Node> {
+        if let Some(room) = self.room.take() {
+            drop(room);
+            let made = self.make_first_files();
+            debug_assert_eq!(made, Ok(()), "there was room for them");
+        }
+        &self.top
+    }
+
+    fn make_first_files(&self) -> Result<(), Errno> {
         let folder = Folder {
             opaque: true,
             ..Folder::default()
         };
-        let devices = self.add(&top, b"dev", 0o755, Body::Folder(Mutex::new(folder)))?;
-        for (name, device) in Device::ALL {
-            self.add(&devices, name, 0o666, Body::Device(device))?;
+        let devices = Node::new(DEVICES, 0o755, Body::Folder(Mutex::new(folder)));
+        self.put(&self.top, DEVICES_NAME, Some(Arc::clone(&devices)))?;
+        for (inode, (name, device)) in (FIRST_DEVICE..).zip(Device::ALL) {
+            let node = Node::new(inode, 0o666, Body::Device(device));
+            self.put(&devices, name, Some(node))?;
         }
-        self.add(&top, b"tmp", 0o1777, Body::Folder(Mutex::default()))?;
-        Ok(())
+        let temporary = Node::new(TEMPORARY, 0o1777, Body::Folder(Mutex::default()));
+        self.put(&self.top, TEMPORARY_NAME, Some(temporary))
     }
 
     /// Works for a run from now on, or for none.
@@ -187,9 +226,13 @@ impl Tree {
 
     /// The folder at a path without links.
     pub fn base_at(&self, path: &[u8]) -> Base {
+        let node = match path {
+            [] => Some(Arc::clone(&self.top)),
+            path => self.folder_at(path).0,
+        };
         Base {
             path: path.to_vec(),
-            node: self.folder_at(path).0,
+            node,
         }
     }
 
@@ -235,5 +278,24 @@ impl Tree {
             },
             What::Lower(_) => Err(Errno::INVAL),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_files_have_their_room_before_anybody_looks() {
+        let budget = Budget::new(1 << 20);
+        let mut tree = Tree::new(None, &budget, 16).unwrap();
+        let left = budget.left();
+        budget.take(left).unwrap();
+        let found = tree.find(&Base::default(), b"/dev/urandom", true).unwrap();
+        assert!(matches!(found.what, What::Upper(_)));
+        assert_eq!(budget.left(), 0);
+        budget.give_back(left);
+        tree.clear().unwrap();
+        assert_eq!(budget.left(), left);
     }
 }

@@ -69,7 +69,7 @@ impl Tree {
             path: Vec::new(),
             place: Place {
                 end: 0,
-                upper: Some(Arc::clone(&self.top)),
+                upper: Some(Arc::clone(self.top())),
                 lower: self.root.is_some(),
             },
             above: Vec::new(),

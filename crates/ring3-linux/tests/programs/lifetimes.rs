@@ -1,6 +1,7 @@
 //! What is left behind, and what is not seen.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::time::Instant;
 
 use microvm_ring3_linux::{Error, ExitStatus, Limits, Program, Run, Sandbox, SandboxOptions};
@@ -35,6 +36,29 @@ pub fn runs_and_sandboxes_see_nothing_of_each_other() {
         run(&mut other, "look");
         run(&mut Sandbox::on(&machine, options()).unwrap(), "look");
     }
+}
+
+pub fn what_is_at_the_program_s_path_now_is_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("busybox");
+    let mut sandbox = sandbox();
+    let mut run = || {
+        let program = Program::at(&program).args(["echo", "hello"]);
+        sandbox.run(program, Run::default())
+    };
+    symlink(busybox_path(), &program).unwrap();
+    for _ in 0..2 {
+        assert_eq!(text(run().unwrap()), "hello\n");
+    }
+    fs::remove_file(&program).unwrap();
+    // mov eax, 231; mov edi, 7; syscall
+    let ending = [0xb8, 231, 0, 0, 0, 0xbf, 7, 0, 0, 0, 0x0f, 0x05];
+    fs::write(&program, assembled(&ending)).unwrap();
+    assert_eq!(run().unwrap().exit, ExitStatus::Exited(7));
+    fs::remove_file(&program).unwrap();
+    assert!(matches!(run(), Err(Error::Program { .. })));
+    symlink(busybox_path(), &program).unwrap();
+    assert_eq!(text(run().unwrap()), "hello\n");
 }
 
 pub fn sandboxes_run_side_by_side_on_fewer_processors() {

@@ -84,6 +84,7 @@ fn main() -> ExitCode {
             changes_at_random_are_as_accounted_and_reset_equals_fresh;
         lifetimes:
             runs_and_sandboxes_see_nothing_of_each_other,
+            what_is_at_the_program_s_path_now_is_run,
             sandboxes_run_side_by_side_on_fewer_processors,
             files_stay_between_runs_and_go_with_a_reset,
             reset_restores_data_that_was_written_and_protections,
