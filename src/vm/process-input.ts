@@ -50,11 +50,15 @@ export class ProcessInput extends Writable {
   }
 }
 
-/** Where a command's input comes from, as it was asked for. `undefined`: whoever has the `ProcessInput` writes it. */
+/** Whether a command gets no input at all, only its end. */
+export function isNothing(stdin: StdinSource | undefined, input: string | Uint8Array | undefined): boolean {
+  return input === undefined ? stdin === undefined || stdin === 'ignore' : input.length === 0;
+}
+
+/** Where a command's input comes from, where there is any. `undefined`: whoever has the `ProcessInput` writes it. */
 export function sourceOf(stdin: StdinSource | undefined, input: string | Uint8Array | undefined): Readable | undefined {
   if (input !== undefined) return bytes(input);
-  if (stdin === undefined || stdin === 'ignore') return Readable.from([]);
-  if (stdin === 'pipe') return undefined;
+  if (stdin === undefined || stdin === 'ignore' || stdin === 'pipe') return undefined;
   if (stdin === 'inherit') return process.stdin;
   if (typeof stdin === 'string' || stdin instanceof Uint8Array) return bytes(stdin);
   if (stdin instanceof Readable) return stdin;

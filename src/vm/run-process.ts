@@ -19,7 +19,7 @@ import { exec, prepareCommand } from './exec.ts';
 import type { ExecOptions, ExecResult } from './exec-options.ts';
 import { exitError } from './exit-error.ts';
 import { GuestProcess } from './guest-process.ts';
-import { feed, ProcessInput, sourceOf } from './process-input.ts';
+import { feed, isNothing, ProcessInput, sourceOf } from './process-input.ts';
 import { ProcessOutput } from './process-output.ts';
 
 const MAX_BUFFER = 64 * 1024 * 1024;
@@ -130,10 +130,14 @@ class Run {
       this.#stream = await this.#open();
       this.#sentAt = performance.now();
       timers = this.#limit();
-      this.#stream.write(head);
-      this.#stdin.attach(this.#stream);
-      if (!this.#stdin.isTaken) {
-        const source = sourceOf(stdin, input);
+      if (!this.#stdin.isTaken && isNothing(stdin, input)) {
+        // The end comes with the beginning: the guest takes one packet instead of two.
+        this.#stream.end(head);
+        this.#stdin.abandon();
+      } else {
+        this.#stream.write(head);
+        this.#stdin.attach(this.#stream);
+        const source = this.#stdin.isTaken ? undefined : sourceOf(stdin, input);
         unfeed = source && feed(source, this.#stdin, (cause) => this.#end({ kind: 'stdin', cause }));
       }
       const remote = await RemoteProcess.started(this.#vm.api, this.#stream, {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::console::note;
@@ -12,14 +13,19 @@ pub(crate) const ROOT: &str = "/sys/fs/cgroup/microvm";
 /// The same for the processes of the agent API.
 pub(crate) const API_ROOT: &str = "/sys/fs/cgroup/microvm-api";
 
+/// Six short words with numbers, at most.
+const EVENTS_BYTES: usize = 512;
+
 /// Makes and removes the groups.
 #[derive(Debug)]
 pub(crate) struct CommandGroups {
     /// `None` where there is no cgroup2: a command's process group has to do then.
     root: Option<PathBuf>,
     made: u64,
-    /// Groups of finished commands in which background processes live on.
-    inhabited: Vec<PathBuf>,
+    /// One that nobody had yet: making one takes long enough to be done before it is asked for.
+    prepared: Option<CommandGroup>,
+    /// Groups of finished commands. Background processes may live on in them.
+    finished: Vec<PathBuf>,
 }
 
 /// The group of one command.
@@ -28,6 +34,8 @@ pub(crate) struct CommandGroup {
     path: PathBuf,
     /// The open folder, for CLONE_INTO_CGROUP.
     pub(crate) folder: File,
+    /// `memory.events`, where memory is counted.
+    events: Option<File>,
 }
 
 impl CommandGroups {
@@ -58,17 +66,26 @@ impl CommandGroups {
         Self {
             root: None,
             made: 0,
-            inhabited: Vec::new(),
+            prepared: None,
+            finished: Vec::new(),
         }
     }
 
     /// A fresh group, or `None` where there can be none.
-    pub(crate) fn make(&mut self) -> Option<CommandGroup> {
+    pub(crate) fn take(&mut self) -> Option<CommandGroup> {
+        self.prepared.take().or_else(|| self.make())
+    }
+
+    fn make(&mut self) -> Option<CommandGroup> {
         let root = self.root.as_ref()?;
         self.made = self.made.saturating_add(1);
         let path = root.join(self.made.to_string());
         match fs::create_dir(&path).and_then(|()| File::open(&path)) {
-            Ok(folder) => Some(CommandGroup { path, folder }),
+            Ok(folder) => Some(CommandGroup {
+                events: File::open(path.join("memory.events")).ok(),
+                path,
+                folder,
+            }),
             Err(error) => {
                 note(format_args!(
                     "no control group for a command: {}: {error}",
@@ -79,12 +96,19 @@ impl CommandGroups {
         }
     }
 
-    /// Removes the group of a finished command, or as soon as nobody lives in it any more.
-    pub(crate) fn remove(&mut self, group: CommandGroup) {
-        self.inhabited.push(group.path);
-        self.inhabited.retain(|path| {
+    /// Takes the group of a finished command back. It is removed by [`CommandGroups::tidy`].
+    pub(crate) fn give_back(&mut self, group: CommandGroup) {
+        self.finished.push(group.path);
+    }
+
+    /// What commands need not wait for: removes the groups in which nobody lives any more, and prepares one.
+    pub(crate) fn tidy(&mut self) {
+        self.finished.retain(|path| {
             fs::remove_dir(path).is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
         });
+        if self.prepared.is_none() {
+            self.prepared = self.make();
+        }
     }
 }
 
@@ -108,7 +132,10 @@ fn kills_in(events: &str) -> u64 {
 impl CommandGroup {
     /// How many of its processes the kernel has killed for want of memory.
     pub(crate) fn out_of_memory_kills(&self) -> u64 {
-        kills_in(&fs::read_to_string(self.path.join("memory.events")).unwrap_or_default())
+        let mut text = [0; EVENTS_BYTES];
+        let read = self.events.as_ref().map(|file| file.read_at(&mut text, 0));
+        let text = read.and_then(Result::ok).and_then(|read| text.get(..read));
+        text.map_or(0, |text| kills_in(&String::from_utf8_lossy(text)))
     }
 
     /// Kills every process of the group at once (Linux 5.14).

@@ -54,12 +54,12 @@ impl RunningCommand {
                 "the command holds a NUL byte and is no known request",
             ));
         };
-        let group = groups.make();
+        let group = groups.take();
         match Self::try_start(&line, group.as_ref()) {
             Ok(command) => Ok(Self { group, ..command }),
             Err(error) => {
                 if let Some(group) = group {
-                    groups.remove(group);
+                    groups.give_back(group);
                 }
                 Err(Reply::refusal(
                     EXIT_NOT_EXECUTABLE,
@@ -118,7 +118,7 @@ impl RunningCommand {
         let stdout = self.stdout.finish();
         let stderr = self.stderr.finish();
         if let Some(group) = self.group {
-            groups.remove(group);
+            groups.give_back(group);
         }
         let cuts = [("output", stdout.cut_at), ("error", stderr.cut_at)];
         let mut stderr = stderr.bytes;
@@ -153,7 +153,7 @@ impl RunningCommand {
                     "cannot kill a command's control group: {error}"
                 ));
             }
-            groups.remove(group);
+            groups.give_back(group);
         }
     }
 }

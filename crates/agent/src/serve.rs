@@ -182,6 +182,7 @@ impl Agent {
             State::Idle(connection) if touched => self.receive(connection),
             State::Running(_, command) if gone => {
                 command.kill(&mut self.groups);
+                self.groups.tidy();
                 self.after_connection()
             }
             State::Running(connection, mut command) => {
@@ -193,7 +194,9 @@ impl Agent {
                 }
                 if command.has_ended() {
                     let reply = command.into_reply(&mut self.groups);
-                    self.reply(connection, Outgoing::new(reply))
+                    let state = self.reply(connection, Outgoing::new(reply));
+                    self.groups.tidy();
+                    state
                 } else {
                     State::Running(connection, command)
                 }

@@ -55,7 +55,7 @@ pub(crate) async fn start(mut body: Incoming, api: Rc<Api>) -> Result<Answer, Re
 
     let (report, child_report) =
         pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(io::Error::from)?;
-    let group = api.groups.borrow_mut().make();
+    let group = api.groups.borrow_mut().take();
     let made = api.children.make(|| {
         let folder = group.as_ref().map(|group| group.folder.as_fd());
         program.spawn(streams, child_report.as_raw_fd(), folder)
@@ -64,7 +64,7 @@ pub(crate) async fn start(mut body: Incoming, api: Rc<Api>) -> Result<Answer, Re
         Ok(made) => made,
         Err(error) => {
             if let Some(group) = group {
-                api.groups.borrow_mut().remove(group);
+                api.give_back(group);
             }
             return Err(error.into());
         }

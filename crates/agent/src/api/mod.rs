@@ -34,9 +34,10 @@ use std::thread;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
-use crate::cgroup::CommandGroups;
+use crate::cgroup::{CommandGroup, CommandGroups};
 use crate::children::Children;
 use crate::console::note;
 use listen::{Listener, Socket};
@@ -71,6 +72,8 @@ pub(crate) enum Address {
 pub(crate) struct Api {
     children: Arc<Children>,
     groups: RefCell<CommandGroups>,
+    /// A group was given back.
+    untidy: Notify,
     processes: Processes,
     listeners: Listeners,
 }
@@ -101,16 +104,34 @@ fn run(listener: Listener, children: Arc<Children>, groups: CommandGroups) -> io
     let api = Rc::new(Api {
         children,
         groups: RefCell::new(groups),
+        untidy: Notify::new(),
         processes: Processes::default(),
         listeners: Listeners::default(),
     });
     LocalSet::new().block_on(&runtime, async move {
         let listener = listener.listen()?;
+        tokio::task::spawn_local(keep_tidy(Rc::clone(&api)));
         loop {
             let socket = listener.accept().await?;
             tokio::task::spawn_local(serve(socket, Rc::clone(&api)));
         }
     })
+}
+
+/// Does what no command has to wait for, once the answers are on their way.
+async fn keep_tidy(api: Rc<Api>) {
+    loop {
+        api.groups.borrow_mut().tidy();
+        api.untidy.notified().await;
+    }
+}
+
+impl Api {
+    /// Takes the control group of a process back that has ended, or was not made.
+    fn give_back(&self, group: CommandGroup) {
+        self.groups.borrow_mut().give_back(group);
+        self.untidy.notify_one();
+    }
 }
 
 async fn serve(socket: Socket, api: Rc<Api>) {

@@ -183,7 +183,7 @@ impl Drop for Process {
             self.kill_all();
         }
         if let Some(group) = self.group.borrow_mut().take() {
-            self.api.groups.borrow_mut().remove(group);
+            self.api.give_back(group);
         }
     }
 }

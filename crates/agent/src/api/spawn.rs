@@ -158,8 +158,12 @@ impl Program {
         let mut forbidden = false;
         for candidate in &self.candidates {
             let Some(own) = arguments.get(1..) else { break };
-            // SAFETY: the path is NUL-terminated and both arrays end with NULL.
-            unsafe { libc::execve(candidate.as_ptr(), own.as_ptr(), environment.as_ptr()) };
+            // Of most candidates there is none, and to ask is quicker than to try.
+            // SAFETY: the path is NUL-terminated.
+            if unsafe { libc::access(candidate.as_ptr(), libc::F_OK) } == 0 {
+                // SAFETY: the path is NUL-terminated and both arrays end with NULL.
+                unsafe { libc::execve(candidate.as_ptr(), own.as_ptr(), environment.as_ptr()) };
+            }
             match io::Error::last_os_error().raw_os_error() {
                 Some(libc::ENOENT | libc::ENOTDIR) => {}
                 Some(libc::ENOEXEC) => {
