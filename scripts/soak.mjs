@@ -33,7 +33,8 @@ try {
   let passed = 0;
   let failed = 0;
   for (const [name, run] of Object.entries(PARTS)) {
-    if (asked.length > 0 && !asked.includes(name)) continue;
+    // What CI runs by name is a part of the lab's.
+    if (asked.length > 0 ? !asked.includes(name) : name === 'more') continue;
     console.log(`\nSoak: ${name}`);
     const outcome = await run();
     passed += outcome.passed;

@@ -19,11 +19,11 @@ use nix::unistd::{Gid, Uid, fchownat};
 use serde::{Deserialize, Serialize};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::PIECE_BYTES;
 use super::answer::{self, Answer, Refusal};
 use super::query::Query;
 use super::specification::next_data;
 
-const CHUNK_BYTES: usize = 64 * 1024;
 /// A request holds a path or two.
 const REQUEST_BYTES: usize = 64 * 1024;
 
@@ -355,8 +355,8 @@ impl Body for Content {
         let content = self.get_mut();
         if let Some(mut file) = content.file.take() {
             let wanted = usize::try_from(content.left)
-                .unwrap_or(CHUNK_BYTES)
-                .min(CHUNK_BYTES);
+                .unwrap_or(PIECE_BYTES)
+                .min(PIECE_BYTES);
             content.reading = Some(spawn_blocking(move || {
                 let mut chunk = vec![0; wanted];
                 let count = file.read(&mut chunk)?;

@@ -51,6 +51,9 @@ const STREAMS: u32 = 1024;
 /// Bytes that may be on their way to a request that does not take them. The connection has room for all streams, so that
 /// one that is stuck never holds up another.
 const STREAM_WINDOW: u32 = 128 * 1024;
+/// What is read at once for a body: with its own head, and that of the HTTP/2 frame, no more than a packet of the vsock
+/// takes (64 KiB on Linux), which would be followed by one of a few bytes.
+const PIECE_BYTES: usize = 64 * 1024 - 32;
 /// Bytes of a response that wait for the host.
 const SEND_BUFFER: usize = 128 * 1024;
 const HEADER_BYTES: u32 = 64 * 1024;

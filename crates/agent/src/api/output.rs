@@ -15,19 +15,17 @@ use hyper::body::{Body, Bytes, Frame};
 use hyper::http::HeaderValue;
 use tokio::sync::oneshot;
 
+use super::PIECE_BYTES;
 use super::process::Process;
 use super::watched::{Watched, watch};
 use crate::children::Exit;
 
-/// What is read at once: with its own head and that of the HTTP/2 frame no more than a packet of the vsock takes
-/// (64 KiB on Linux), which would be followed by one of a few bytes.
-const CHUNK_BYTES: usize = 64 * 1024 - 32;
 /// What is taken from a terminal when its process has ended: others may go on writing there.
 const LAST_BYTES: usize = 1024 * 1024;
 
 thread_local! {
     /// One buffer for all that is read: what is handed on is as long as what there was.
-    static CHUNK: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK_BYTES]);
+    static CHUNK: RefCell<Vec<u8>> = RefCell::new(vec![0; PIECE_BYTES]);
 }
 
 /// The reading end of a pipe, or the master side of a terminal.
@@ -82,7 +80,7 @@ impl Output {
         CHUNK.with_borrow_mut(|chunk| {
             if let Some(left) = self.left {
                 // What is there is there: nobody waits for more.
-                let room = chunk.get_mut(..left.min(CHUNK_BYTES)).unwrap_or_default();
+                let room = chunk.get_mut(..left.min(PIECE_BYTES)).unwrap_or_default();
                 let count = read(self.file.get_ref(), room).unwrap_or(0);
                 self.left = Some(left.saturating_sub(count));
                 return Poll::Ready(self.frame(room, count));

@@ -15,11 +15,11 @@ use hyper::body::{Body, Bytes, Frame, Incoming};
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 use tokio::task::AbortHandle;
 
+use super::PIECE_BYTES;
 use super::answer::{self, Answer};
 use super::listen::Socket;
 use super::specification::next_data;
 
-const CHUNK_BYTES: usize = 64 * 1024;
 /// At its close the connection is reset, whatever is on its way.
 const RESET: libc::linger = libc::linger {
     l_onoff: 1,
@@ -28,7 +28,7 @@ const RESET: libc::linger = libc::linger {
 
 thread_local! {
     /// One buffer for all that is read: what is handed on is as long as what there was.
-    static CHUNK: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK_BYTES]);
+    static CHUNK: RefCell<Vec<u8>> = RefCell::new(vec![0; PIECE_BYTES]);
 }
 
 /// A connected stream socket of any family, for the runtime.
