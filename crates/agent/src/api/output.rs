@@ -23,9 +23,14 @@ use crate::children::Exit;
 /// What is taken from a terminal when its process has ended: others may go on writing there.
 const LAST_BYTES: usize = 1024 * 1024;
 
+/// The head of a frame.
+const HEAD_BYTES: usize = 8;
+/// So long a frame is handed on as it was read; a shorter one is copied, for it would keep room for a long one.
+const LONG_BYTES: usize = PIECE_BYTES / 2;
+
 thread_local! {
-    /// One buffer for all that is read: what is handed on is as long as what there was.
-    static CHUNK: RefCell<Vec<u8>> = RefCell::new(vec![0; PIECE_BYTES]);
+    /// Where all is read into, until a long frame takes it along.
+    static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The reading end of a pipe, or the master side of a terminal.
@@ -77,42 +82,57 @@ impl Output {
 
     /// The next piece as a frame; `None` at the end.
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        CHUNK.with_borrow_mut(|chunk| {
-            if let Some(left) = self.left {
-                // What is there is there: nobody waits for more.
-                let room = chunk.get_mut(..left.min(PIECE_BYTES)).unwrap_or_default();
-                let count = read(self.file.get_ref(), room).unwrap_or(0);
-                self.left = Some(left.saturating_sub(count));
-                return Poll::Ready(self.frame(room, count));
+        if let Some(left) = self.left {
+            // What is there is there: nobody waits for more.
+            let frame = read_frame(self.number, self.file.get_ref(), left).unwrap_or(None);
+            let count = frame.as_ref().map_or(0, |frame| frame.len() - HEAD_BYTES);
+            self.left = Some(left.saturating_sub(count));
+            return Poll::Ready(frame);
+        }
+        loop {
+            let Ok(mut ready) = std::task::ready!(self.file.poll_read_ready(context)) else {
+                return Poll::Ready(None);
+            };
+            match ready.try_io(|file| read_frame(self.number, file.get_ref(), PIECE_BYTES)) {
+                // A terminal that all have closed gives EIO.
+                Ok(result) => return Poll::Ready(result.unwrap_or(None)),
+                Err(_would_block) => {}
             }
-            loop {
-                let Ok(mut ready) = std::task::ready!(self.file.poll_read_ready(context)) else {
-                    return Poll::Ready(None);
-                };
-                match ready.try_io(|file| read(file.get_ref(), chunk)) {
-                    // A terminal that all have closed gives EIO.
-                    Ok(result) => {
-                        return Poll::Ready(self.frame(chunk, result.unwrap_or(0)));
-                    }
-                    Err(_would_block) => {}
-                }
-            }
-        })
-    }
-
-    fn frame(&self, chunk: &[u8], count: usize) -> Option<Bytes> {
-        let content = chunk.get(..count).filter(|content| !content.is_empty())?;
-        let length = u32::try_from(count).ok()?;
-        let mut frame = Vec::with_capacity(count.saturating_add(8));
-        frame.extend_from_slice(&[self.number, 0, 0, 0]);
-        frame.extend_from_slice(&length.to_be_bytes());
-        frame.extend_from_slice(content);
-        Some(frame.into())
+        }
     }
 }
 
-fn read(file: &OwnedFd, chunk: &mut [u8]) -> io::Result<usize> {
-    Ok(nix::unistd::read(file, chunk)?)
+/// Reads what there is, up to `most` bytes, as a frame; `None` at the end.
+fn read_frame(number: u8, file: &OwnedFd, most: usize) -> io::Result<Option<Bytes>> {
+    ROOM.with_borrow_mut(|frame| {
+        frame.clear();
+        frame.reserve_exact(HEAD_BYTES + PIECE_BYTES);
+        frame.extend_from_slice(&[number, 0, 0, 0, 0, 0, 0, 0]);
+        let count = read_behind(file, frame, most.min(PIECE_BYTES))?;
+        if count == 0 {
+            return Ok(None);
+        }
+        if let Some(length) = frame.get_mut(4..HEAD_BYTES) {
+            length.copy_from_slice(&u32::try_from(count).unwrap_or(0).to_be_bytes());
+        }
+        Ok(Some(if count < LONG_BYTES {
+            Bytes::copy_from_slice(frame)
+        } else {
+            std::mem::take(frame).into()
+        }))
+    })
+}
+
+/// Reads behind what is in a buffer already, as far as it has room.
+fn read_behind(file: &OwnedFd, buffer: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+    let room = buffer.spare_capacity_mut();
+    let most = room.len().min(most);
+    // SAFETY: the kernel writes at most so many bytes, into room that the buffer owns.
+    let count = unsafe { libc::read(file.as_raw_fd(), room.as_mut_ptr().cast(), most) };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: the bytes behind the buffer's length were written just now, no more than it has room for.
+    unsafe { buffer.set_len(buffer.len() + count) };
+    Ok(count)
 }
 
 fn bytes_in_pipe(pipe: &OwnedFd) -> usize {
