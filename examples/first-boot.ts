@@ -30,7 +30,7 @@ try {
   show('took', uname.durationMs);
 
   console.log('\n$ a longer one: processors, memory, a checksum of 8 MiB');
-  const longer = await vm.exec(LONGER, { shell: true });
+  const longer = await vm.exec(LONGER);
   process.stdout.write(longer.stdout);
   show('took', longer.durationMs);
 } finally {

@@ -124,11 +124,11 @@ export class MicroVM implements AsyncDisposable {
   }
 
   /**
-   * Runs a program with its arguments; with `shell: true` the first argument is a line for the guest's shell. Commands run
-   * side by side. What it returns is a promise of the result, and has the command's streams, its number and `kill`.
+   * Runs a program with a list of arguments, or one string: a line for the guest's shell, unless it is a mere name or path.
+   * Text that is not your own belongs into the list, where no shell reads it. Commands run side by side. What it returns is a promise of the result, and has the command's streams, its number and `kill`.
    *
-   * @throws {MicroVMError} `ERR_EXEC_FAILED` for another exit code than 0 or a signal and `ERR_EXEC_TIMEOUT`, unless
-   *   `reject` is false; `ERR_EXEC_ABORTED`, `ERR_EXEC_CWD`, `ERR_MACHINE_EXITED` and its kin always. The error has the
+   * @throws {MicroVMError} `ERR_EXEC_FAILED` for another exit code than 0 or a signal, `ERR_EXEC_TIMEOUT` and
+   *   `ERR_EXEC_ABORTED`, unless `reject` is false; `ERR_EXEC_CWD`, `ERR_MACHINE_EXITED` and its kin always. The error has the
    *   result's fields.
    */
   exec(command: string, options: ExecOptions & BytesWanted): GuestProcess<Buffer>;
@@ -139,12 +139,12 @@ export class MicroVM implements AsyncDisposable {
   exec(file: string, args?: readonly string[], options?: ExecOptions): GuestProcess<string | Buffer>;
   exec(
     file: string,
-    argsOrOptions: readonly string[] | ExecOptions = [],
+    argsOrOptions?: readonly string[] | ExecOptions,
     options?: ExecOptions,
   ): GuestProcess<string | Buffer> {
-    return isList(argsOrOptions)
-      ? startProcess(this.#vm, file, argsOrOptions, options ?? {})
-      : startProcess(this.#vm, file, [], argsOrOptions);
+    if (isList(argsOrOptions)) return startProcess(this.#vm, file, argsOrOptions, options ?? {});
+    const given = argsOrOptions ?? options;
+    return startProcess(this.#vm, file, [], { ...given, shell: given?.shell ?? !PLAIN.test(file) });
   }
 
   /** Files of the guest, by the names of `node:fs/promises`. */
@@ -239,6 +239,9 @@ interface TextWanted {
   readonly encoding?: 'utf8' | undefined;
 }
 
-function isList(value: readonly string[] | ExecOptions): value is readonly string[] {
+/** A name or a path: nothing in it means anything to a shell. */
+const PLAIN = /^[\w@%+:,./-]*$/;
+
+function isList(value: readonly string[] | ExecOptions | undefined): value is readonly string[] {
   return Array.isArray(value);
 }

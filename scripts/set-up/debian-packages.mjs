@@ -20,6 +20,7 @@ export const TEST_PACKAGES = {
   'libcap-ng-dev': 'builds virtiofsd, the foreign vhost-user back end of the tests',
   'libseccomp-dev': 'builds virtiofsd',
   'pkg-config': 'builds virtiofsd',
+  tmux: 'the terminal that microvm run -it is tested in',
   uidmap: 'maps ranges of users, which the file daemon is tested with',
   'xz-utils': "unpacks the lab's kernel",
 };

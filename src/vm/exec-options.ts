@@ -87,13 +87,14 @@ export interface ExecOptions {
    */
   readonly pty?: { readonly cols: number; readonly rows: number } | undefined;
   /**
-   * It lives on when the connection to its agent, its `signal` or this process ends.
+   * It lives on when its `signal` ends the call, or the connection to its agent breaks; `timeout` ends it as any other. No
+   * command outlives its machine.
    * @default false
    */
   readonly detached?: boolean | undefined;
   /**
-   * As with `node:child_process`: the command is a line for a shell; a string names the shell.
-   * @default false
+   * Whether the command is a line for a shell; a string names the shell.
+   * @default `true` for a command without a list of arguments that is more than a name or a path, such as `'make && ls'`
    */
   readonly shell?: boolean | string | undefined;
 }
@@ -104,12 +105,12 @@ export interface ExecResult<Output = string> {
   readonly stdout: Output;
   /** Empty with `buffer: false`, and on a terminal. */
   readonly stderr: Output;
-  /** 128 + signal where a signal ended it; undefined where it ran into `timeout`. */
+  /** 128 + signal where a signal ended it; undefined where it ran into `timeout`, or `signal` of the options ended it. */
   readonly exitCode: number | undefined;
   /** The signal that ended it. */
   readonly signal: NodeJS.Signals | undefined;
   readonly timedOut: boolean;
-  /** Whether `signal` of the options ended it: such a call rejects, so it is false here. */
+  /** Whether `signal` of the options ended it. */
   readonly isCanceled: boolean;
   /**
    * Whether the guest's kernel killed it, or a process that it had started, for want of memory. False too where the

@@ -153,8 +153,8 @@ class Run {
       this.#measure();
       if (this.#stream) destroy(this.#stream);
       const failure = await this.#explain(error, command);
-      if (this.#stop?.kind !== 'timeout' || this.#options.reject !== false) throw failure;
-      // A limit that was over before the command began, or while nobody answered, is a result like any other.
+      if (!this.#isAnEnd || this.#options.reject !== false) throw failure;
+      // To be stopped before the command began, or while nobody answered, is a result like any other.
       started.reject(failure);
       return NO_STATUS;
     } finally {
@@ -202,7 +202,7 @@ class Run {
 
   /** The limit of time: the agent asks all of it to end, and kills it; should the agent do nothing, the request is given up. */
   #limit(): () => void {
-    const { timeout, killGrace = KILL_GRACE_MS, detached = false } = this.#options;
+    const { timeout, killGrace = KILL_GRACE_MS } = this.#options;
     if (timeout === undefined) return () => {};
     let last: NodeJS.Timeout | undefined;
     const first = setTimeout(() => {
@@ -210,7 +210,7 @@ class Run {
       // Nobody is to be held up by an output that nobody reads.
       this.#drain(true);
       last = setTimeout(() => this.#stream && destroy(this.#stream), killGrace + AGENT_GRACE_MS);
-      if (this.#remote) void this.#remote.terminate(detached ? 0 : killGrace).catch(() => {});
+      if (this.#remote) void this.#remote.terminate(killGrace).catch(() => {});
       else if (this.#stream) destroy(this.#stream);
     }, timeout);
     return () => {
@@ -224,6 +224,11 @@ class Run {
     this.#stop ??= stop;
     this.#stopped.reject(new Error('It was stopped before it began'));
     if (this.#stream) destroy(this.#stream);
+  }
+
+  /** Whether it was stopped as the caller had asked for: that is a result, where failures are no errors. */
+  get #isAnEnd(): boolean {
+    return this.#stop?.kind === 'timeout' || this.#stop?.kind === 'aborted';
   }
 
   #throwIfStopped(): void {
@@ -244,7 +249,7 @@ class Run {
 
   #result(command: CommandLine, exit: ProcessExit): ExecResult<string | Buffer> {
     const { reject = true, encoding = 'utf8' } = this.#options;
-    if (this.#stop && this.#stop.kind !== 'timeout') throw this.#failure(command, this.#stop, exit);
+    if (this.#stop && !this.#isAnEnd) throw this.#failure(command, this.#stop, exit);
     const failure = this.#failure(command, this.#stop, exit);
     if (failure && reject) throw failure;
     this.#stdout.end();
@@ -286,15 +291,16 @@ class Run {
 
   #outcome(command: CommandLine, stop: Stop | undefined, exit: ProcessExit | undefined): CommandOutcome {
     const timedOut = stop?.kind === 'timeout';
+    const isCanceled = stop?.kind === 'aborted';
     const code = exit && (exit.code ?? 128 + (exit.signalNumber ?? 0));
     return {
       command: command.display,
       stdout: this.#stdout.bytes.toString(),
       stderr: this.#stderr.bytes.toString(),
-      exitCode: timedOut ? undefined : code,
+      exitCode: timedOut || isCanceled ? undefined : code,
       signal: exit?.signal,
       timedOut,
-      isCanceled: stop?.kind === 'aborted',
+      isCanceled,
       oomKilled: exit?.oomKilled ?? false,
       durationMs: this.#durationMs,
     };

@@ -134,6 +134,27 @@ export function execBehaviours(accelerator: AcceleratorName, options: MicroVMOpt
     t.is((await waiting).stdout, 'next\n');
   });
 
+  test.serial('an abort does not reject with reject: false', async (t) => {
+    const abort = new AbortController();
+    const running = vm.exec('echo begun; sleep 4321', { signal: abort.signal, reject: false });
+    for await (const line of running) {
+      t.is(line, 'begun');
+      abort.abort();
+    }
+    t.like(await running, { isCanceled: true, timedOut: false, exitCode: undefined, stdout: 'begun\n' });
+    const before = await vm.exec('true', { signal: AbortSignal.abort(), reject: false });
+    t.like(before, { isCanceled: true, exitCode: undefined, stdout: '' });
+  });
+
+  test.serial('one string is a line for the shell, and a list never is', async (t) => {
+    t.is((await vm.exec('echo $((6 * 7)) | sed s/^/is:/')).stdout, 'is:42\n');
+    t.is((await vm.exec('cat; exit 0', { input: 'from here' })).stdout, 'from here');
+    t.is((await vm.exec('uname')).stdout, 'Linux\n');
+    t.is((await vm.exec('echo', ['$HOME; exit 3'])).stdout, '$HOME; exit 3\n');
+    await t.throwsAsync(vm.exec('echo hi', []), { message: /echo hi: not found/ });
+    await t.throwsAsync(vm.exec('echo hi', { shell: false }), { message: /echo hi: not found/ });
+  });
+
   test.serial('an already aborted signal runs nothing', async (t) => {
     await t.throwsAsync(vm.exec('touch', ['/tmp/must-not-exist'], { signal: AbortSignal.abort() }), {
       code: 'ERR_EXEC_ABORTED',

@@ -15,6 +15,8 @@ const IS_SOAK = process.env['MICROVM_SOAK'] !== undefined;
 const OUTPUT_MIB = IS_SOAK ? 1024 : 24;
 const IN_A_ROW = IS_SOAK ? 1000 : 100;
 const AT_ONCE = IS_SOAK ? 200 : 100;
+/** With five descriptors each they take more than the limit that programs begin with. */
+const RUNNING = 250;
 /** A limit of its own puts ava's off for all other tests: only where there is need. */
 const SOAK_MS = 60 * 60_000;
 /** What this process may take for output that it does not keep: far below what it reads in the soak. */
@@ -117,6 +119,17 @@ export function processBehaviours(accelerator: AcceleratorName): void {
     const result = await vm.exec(line, { shell: true, timeout: 400, killGrace: 200, reject: false });
     t.like(result, { timedOut: true, exitCode: undefined, signal: 'SIGKILL' });
     t.is(await running('sleep 6666'), 0);
+  });
+
+  test.serial('its output is a Web stream too', async (t) => {
+    const pieces = await Array.fromAsync(vm.exec('seq', ['1000']).readable);
+    t.is(Buffer.concat(pieces).toString(), Array.from({ length: 1000 }, (_, index) => `${index + 1}\n`).join(''));
+  });
+
+  test.serial('a timeout gives a detached command its grace too', async (t) => {
+    const line = `trap 'echo asked; exit 4' TERM; echo begun; sleep 1000 & wait`;
+    const result = await vm.exec(line, { timeout: 500, detached: true, reject: false });
+    t.like(result, { timedOut: true, stdout: 'begun\nasked\n' });
   });
 
   test.serial('leaving its lines early ends it', async (t) => {
@@ -254,6 +267,19 @@ export function processBehaviours(accelerator: AcceleratorName): void {
     t.true(answers.every(Boolean));
     t.deepEqual(await holdings(), here);
     t.deepEqual(await inGuest(), there);
+  });
+
+  test.serial(`${RUNNING} that run on need no more than room, and find the usual limits`, async (t) => {
+    t.is((await vm.exec('ulimit -Sn; ulimit -Hn', { shell: true })).stdout, '1024\n524288\n');
+    const commands = Array.from({ length: RUNNING }, () => vm.exec('cat', { stdin: 'pipe' }));
+    for (const command of commands) void command.stdin;
+    await Promise.all(commands.map(({ pid }) => pid));
+    for (const [index, command] of commands.entries()) command.stdin.end(`${index}`);
+    const outputs = await Promise.all(commands.map(async (command) => (await command).stdout));
+    t.deepEqual(
+      outputs,
+      outputs.map((_, index) => `${index}`),
+    );
   });
 
   test.serial(

@@ -17,7 +17,8 @@ const run = promisify(execFile);
 export function terminalBehaviours(accelerator: AcceleratorName): void {
   const title = 'run -it behaves in a terminal: size, resize, Ctrl-C, a full-screen program, Ctrl-D';
   if (!has('tmux')) {
-    test.serial.skip(`${title} (tmux is not installed here)`, () => {});
+    if (process.env['MICROVM_TEST_REQUIRE_ALL'] === '1') test.serial(title, (t) => t.fail('It takes tmux'));
+    else test.serial.skip(`${title} (tmux is not installed here)`, () => {});
     return;
   }
   test.serial(title, async (t) => {

@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::fcntl::{OFlag, open};
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, chdir, pipe2};
@@ -18,8 +17,6 @@ use crate::shell::{self, ARGUMENT_LIMIT, EXIT_NOT_EXECUTABLE};
 
 /// Room for the notes about cut outputs at the end of standard error.
 const NOTES_BYTES: usize = 256;
-/// What distributions give: few at once by default, and as many as a server may ask for.
-const OPEN_FILES: (u64, u64) = (1024, 524_288);
 
 /// A command that runs, or whose end has not been answered yet.
 #[derive(Debug)]
@@ -39,9 +36,8 @@ pub(crate) fn set_defaults_for_commands() {
     if let Err(errno) = chdir("/") {
         note(format_args!("cannot change into /: {errno}"));
     }
-    let (soft, hard) = OPEN_FILES;
-    if let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, soft, hard) {
-        note(format_args!("cannot set the limit of open files: {errno}"));
+    if let Err(error) = shell::limit_open_files() {
+        note(format_args!("cannot set the limit of open files: {error}"));
     }
 }
 

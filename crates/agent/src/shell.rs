@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
@@ -24,6 +25,29 @@ const ENVIRONMENT: [&CStr; 2] = [
 pub(crate) const ARGUMENT_LIMIT: usize = 128 * 1024;
 /// libc's constant is too narrow for the value.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
+/// What distributions give: few at once by default, and as many as a server may ask for.
+static OPEN_FILES: libc::rlimit = libc::rlimit {
+    rlim_cur: 1024,
+    rlim_max: 524_288,
+};
+/// Whether children get these limits; an agent that is run by hand hands on what it was given.
+static LIMITS_FILES: AtomicBool = AtomicBool::new(false);
+
+/// Lets this process have as many files open as commands may ask for: it has several for each of hundreds of commands.
+/// Children begin with the usual limit.
+pub(crate) fn limit_open_files() -> io::Result<()> {
+    let own = libc::rlimit {
+        rlim_cur: OPEN_FILES.rlim_max,
+        ..OPEN_FILES
+    };
+    // SAFETY: the structure lives through the call.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const own) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    LIMITS_FILES.store(true, Ordering::Relaxed);
+    Ok(())
+}
 
 /// A command line too long for an argument, as a file, and the short line that makes a shell read it.
 pub(crate) fn script_of(line: &CStr) -> io::Result<(OwnedFd, CString)> {
@@ -106,7 +130,7 @@ fn run_shell(
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
     // SAFETY: the call has no preconditions.
     unsafe { libc::setsid() };
-    reset_signals();
+    reset_for_program();
     // SAFETY: the path is NUL-terminated and both arrays end with NULL.
     unsafe { libc::execve(SHELL.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
 
@@ -130,8 +154,13 @@ fn run_shell(
     unsafe { libc::_exit(i32::from(exit_code)) }
 }
 
-/// Gives a child default signals: what is ignored or blocked stays so across `execve`, and the agent does both.
-pub(crate) fn reset_signals() {
+/// Gives a child what programs expect: default signals, for what is ignored or blocked stays so across `execve` and the
+/// agent does both; and the usual limit of open files.
+pub(crate) fn reset_for_program() {
+    if LIMITS_FILES.load(Ordering::Relaxed) {
+        // SAFETY: the structure lives through the call. To lower one's own limit never fails.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const OPEN_FILES) };
+    }
     reset_dispositions();
     // SAFETY: an all-zero sigset_t is the empty set on Linux.
     let empty: libc::sigset_t = unsafe { mem::zeroed() };

@@ -146,7 +146,7 @@ impl Program {
         }
         // SAFETY: the path is NUL-terminated.
         check(unsafe { libc::chdir(self.cwd.as_ptr()) }, Step::Folder);
-        shell::reset_signals();
+        shell::reset_for_program();
         self.execute(arguments, environment)
     }
 
