@@ -19,7 +19,7 @@ const PARTS = {
     return runFileSystemTests();
   },
   lab: async () => {
-    await setUp({ only: ['bench-kernel'] });
+    await setUp({ only: ['bench-kernel', 'pjdfstest'] });
     return runKvmTests({ seconds: 4 * 3600, folders: Object.values(KVM_TESTS), env: { MICROVM_SOAK: '1' } });
   },
 };

@@ -2,11 +2,14 @@
 
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import test from 'ava';
 
-import type { AcceleratorName } from '../guest.ts';
+import { type AcceleratorName, PATIENCE_MS } from '../guest.ts';
+import { temporaryFolder } from '../temporary-folder.ts';
 
 export const MAIN: string = fileURLToPath(new URL('../../../src/cli/main.ts', import.meta.url));
 
@@ -35,6 +38,18 @@ export function commandLineBehaviours(accelerator: AcceleratorName): void {
       stdout: 'out\n',
       stderr: 'err\n',
       exitCode: 7,
+    });
+  });
+
+  test.serial("this host's programs run on the current folder, without any image", async (t) => {
+    const folder = await temporaryFolder(t);
+    await writeFile(join(folder, 'a file'), '');
+    const words = [...run, '--boot-timeout', String(PATIENCE_MS), '--mount', '.:/mnt', '--rootfs', 'host', '--'];
+    const line = `ls /mnt && '${process.execPath}' -v`;
+    t.deepEqual(await microvm([...words, 'sh', '-c', line], '', folder), {
+      stdout: `a file\n${process.version}\n`,
+      stderr: '',
+      exitCode: 0,
     });
   });
 

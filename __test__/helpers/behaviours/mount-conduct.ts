@@ -4,13 +4,12 @@ import { execFile } from 'node:child_process';
 import { lstat, mkdir, readFile, stat, statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import test, { type ExecutionContext } from 'ava';
+import type { ExecutionContext } from 'ava';
 
 import type { MicroVM, MicroVMOptions } from '../../../index.ts';
-import { type AcceleratorName, bootGuest, PATIENCE_MS } from '../guest.ts';
+import { type AcceleratorName, bootGuest } from '../guest.ts';
 import { rootTest } from '../root-test.ts';
 import { temporaryFolder } from '../temporary-folder.ts';
-import { microvm } from './command-line.ts';
 
 const execute = promisify(execFile);
 
@@ -108,14 +107,6 @@ export function mountConductBehaviours(accelerator: AcceleratorName): void {
 
     t.is(await problem(vm, `cat /broken/${BROKEN.file}`), 'Input/output error');
     t.is(await run(`cat /broken/${BROKEN.good}`), (await readFile(join(BROKEN.folder, BROKEN.good), 'utf8')).trim());
-  });
-
-  test.serial("the command line runs this host's programs on the current folder", async (t) => {
-    const folder = await temporaryFolder(t);
-    await writeFile(join(folder, 'a file'), '');
-    const run = ['run', '--accelerator', accelerator, '--boot-timeout', String(PATIENCE_MS)];
-    const words = [...run, '--mount', '.:/work', '--rootfs', 'host', '--', 'ls', '/work'];
-    t.deepEqual(await microvm(words, '', folder), { stdout: 'a file\n', stderr: '', exitCode: 0 });
   });
 }
 
