@@ -1,6 +1,6 @@
 import { privateRuntimeFolder } from '../helpers/guest.ts';
-import { accessListBehaviours, requestQueueBehaviours } from '../helpers/behaviours/mount-options.ts';
+import { ownerBehaviours, requestQueueBehaviours } from '../helpers/behaviours/mount-options.ts';
 
 privateRuntimeFolder();
-accessListBehaviours('tcg');
+ownerBehaviours('tcg');
 requestQueueBehaviours('tcg', { name: 'a kernel before Linux 6.11', uses: 1 });

@@ -1,7 +1,7 @@
 import { NEWER_KERNEL, privateRuntimeFolder } from '../../helpers/guest.ts';
-import { accessListBehaviours, requestQueueBehaviours } from '../../helpers/behaviours/mount-options.ts';
+import { ownerBehaviours, requestQueueBehaviours } from '../../helpers/behaviours/mount-options.ts';
 
 privateRuntimeFolder();
-accessListBehaviours('kvm');
+ownerBehaviours('kvm');
 requestQueueBehaviours('kvm', { name: 'a kernel before Linux 6.11', uses: 1 });
 requestQueueBehaviours('kvm', { name: 'a newer kernel', kernel: NEWER_KERNEL, uses: 2 });

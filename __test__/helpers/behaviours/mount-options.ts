@@ -1,7 +1,7 @@
 // What options of mounts do with a real guest: access control lists, and several request queues.
 
 import { execFile } from 'node:child_process';
-import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import test from 'ava';
@@ -14,17 +14,23 @@ import { temporaryFolder } from '../temporary-folder.ts';
 
 const execute = promisify(execFile);
 
-/** Declares the tests of access control lists: other users than this one take root. */
-export function accessListBehaviours(accelerator: AcceleratorName): void {
-  rootTest('access control lists are the same on both sides, and in force in the guest', async (t) => {
+/** Declares the tests of owners and access control lists: other users than this one take root. */
+export function ownerBehaviours(accelerator: AcceleratorName): void {
+  rootTest('owners are translated, access control lists are the same on both sides and in force in the guest', async (t) => {
     const folder = await temporaryFolder(t);
     await chmod(folder, 0o755);
     const file = join(folder, 'file');
     await writeFile(file, 'text\n', { mode: 0o600 });
     await mkdir(join(folder, 'inherits'));
+    const translated = await temporaryFolder(t);
+    await writeFile(join(translated, 'given'), '');
+    await chown(join(translated, 'given'), 5001, 6001);
     const vm = await bootGuest(t, accelerator, {
       rootfs: 'host',
-      mounts: { '/work': { source: folder, posixAcl: true, cache: 'never' } },
+      mounts: {
+        '/work': { source: folder, posixAcl: true, cache: 'never' },
+        '/mnt': { source: translated, translateUid: ['map:0:5000:10'], translateGid: ['map:0:6000:10'] },
+      },
     });
     const asUser = async (user: number, line: string): Promise<string> => {
       const { stdout, stderr } = await vm.exec(line, { shell: true, user, group: user, reject: false });
@@ -54,6 +60,10 @@ export function accessListBehaviours(accelerator: AcceleratorName): void {
     await writeFile(join(folder, 'inherits/host'), 'text\n');
     t.is(await asUser(4000, 'cat /work/inherits/guest /work/inherits/host'), 'text\ntext\n');
     t.regex(await here('inherits/guest'), /^user:4000:rw-/m);
+    t.is((await vm.exec('stat -c %u:%g /mnt/given')).stdout, '1:1\n');
+    await vm.exec('touch /mnt/made && chown 2:3 /mnt/made');
+    const made = await stat(join(translated, 'made'));
+    t.deepEqual([made.uid, made.gid], [5002, 6003]);
     await vm.exec('setfacl', ['-b', '/work/file']);
     t.is(await here('file'), 'user::rw-\ngroup::---\nother::---\n\n');
   });
