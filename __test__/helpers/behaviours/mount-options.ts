@@ -16,57 +16,60 @@ const execute = promisify(execFile);
 
 /** Declares the tests of owners and access control lists: other users than this one take root. */
 export function ownerBehaviours(accelerator: AcceleratorName): void {
-  rootTest('owners are translated, access control lists are the same on both sides and in force in the guest', async (t) => {
-    const folder = await temporaryFolder(t);
-    await chmod(folder, 0o755);
-    const file = join(folder, 'file');
-    await writeFile(file, 'text\n', { mode: 0o600 });
-    await mkdir(join(folder, 'inherits'));
-    const translated = await temporaryFolder(t);
-    await writeFile(join(translated, 'given'), '');
-    await chown(join(translated, 'given'), 5001, 6001);
-    const vm = await bootGuest(t, accelerator, {
-      rootfs: 'host',
-      mounts: {
-        '/work': { source: folder, posixAcl: true, cache: 'never' },
-        '/mnt': { source: translated, translateUid: ['map:0:5000:10'], translateGid: ['map:0:6000:10'] },
-      },
-    });
-    const asUser = async (user: number, line: string): Promise<string> => {
-      const { stdout, stderr } = await vm.exec(line, { shell: true, user, group: user, reject: false });
-      return stdout + stderr.replace(/.*: /, '');
-    };
-    const here = async (name: string): Promise<string> =>
-      (await execute('getfacl', ['-n', '-p', '-c', join(folder, name)])).stdout;
+  rootTest(
+    'owners are translated, access control lists are the same on both sides and in force in the guest',
+    async (t) => {
+      const folder = await temporaryFolder(t);
+      await chmod(folder, 0o755);
+      const file = join(folder, 'file');
+      await writeFile(file, 'text\n', { mode: 0o600 });
+      await mkdir(join(folder, 'inherits'));
+      const translated = await temporaryFolder(t);
+      await writeFile(join(translated, 'given'), '');
+      await chown(join(translated, 'given'), 5001, 6001);
+      const vm = await bootGuest(t, accelerator, {
+        rootfs: 'host',
+        mounts: {
+          '/work': { source: folder, posixAcl: true, cache: 'never' },
+          '/mnt': { source: translated, translateUid: ['map:0:5000:10'], translateGid: ['map:0:6000:10'] },
+        },
+      });
+      const asUser = async (user: number, line: string): Promise<string> => {
+        const { stdout, stderr } = await vm.exec(line, { shell: true, user, group: user, reject: false });
+        return stdout + stderr.replace(/.*: /, '');
+      };
+      const here = async (name: string): Promise<string> =>
+        (await execute('getfacl', ['-n', '-p', '-c', join(folder, name)])).stdout;
 
-    t.is(await asUser(4000, 'cat /work/file'), 'Permission denied\n');
-    // The guest's list is the host's.
-    await vm.exec('setfacl', ['-m', 'u:4000:r', '/work/file']);
-    t.is(await asUser(4000, 'cat /work/file'), 'text\n');
-    t.is(await asUser(4000, 'echo more >> /work/file'), 'Permission denied\n');
-    t.is(await asUser(4001, 'cat /work/file'), 'Permission denied\n');
-    t.is(await here('file'), 'user::rw-\nuser:4000:r--\ngroup::---\nmask::r--\nother::---\n\n');
-    // The host's is the guest's.
-    await execute('setfacl', ['-m', 'u:4001:rw', file]);
-    t.is(await asUser(4001, 'echo more >> /work/file && cat /work/file'), 'text\nmore\n');
-    t.is((await vm.exec('getfacl', ['-n', '-p', '-c', '/work/file'])).stdout, await here('file'));
-    // The mode's group is the most that the list gives.
-    await vm.exec('chmod', ['640', '/work/file']);
-    t.is(await asUser(4001, 'echo more >> /work/file'), 'Permission denied\n');
-    t.regex(await here('file'), /^user:4001:rw-\s+#effective:r--$/m);
-    // What a folder hands on reaches files that either side makes.
-    await vm.exec('setfacl', ['-d', '-m', 'u:4000:rw', '/work/inherits']);
-    await vm.exec('umask 077; echo text > /work/inherits/guest', { shell: true });
-    await writeFile(join(folder, 'inherits/host'), 'text\n');
-    t.is(await asUser(4000, 'cat /work/inherits/guest /work/inherits/host'), 'text\ntext\n');
-    t.regex(await here('inherits/guest'), /^user:4000:rw-/m);
-    t.is((await vm.exec('stat -c %u:%g /mnt/given')).stdout, '1:1\n');
-    await vm.exec('touch /mnt/made && chown 2:3 /mnt/made');
-    const made = await stat(join(translated, 'made'));
-    t.deepEqual([made.uid, made.gid], [5002, 6003]);
-    await vm.exec('setfacl', ['-b', '/work/file']);
-    t.is(await here('file'), 'user::rw-\ngroup::---\nother::---\n\n');
-  });
+      t.is(await asUser(4000, 'cat /work/file'), 'Permission denied\n');
+      // The guest's list is the host's.
+      await vm.exec('setfacl', ['-m', 'u:4000:r', '/work/file']);
+      t.is(await asUser(4000, 'cat /work/file'), 'text\n');
+      t.is(await asUser(4000, 'echo more >> /work/file'), 'Permission denied\n');
+      t.is(await asUser(4001, 'cat /work/file'), 'Permission denied\n');
+      t.is(await here('file'), 'user::rw-\nuser:4000:r--\ngroup::---\nmask::r--\nother::---\n\n');
+      // The host's is the guest's.
+      await execute('setfacl', ['-m', 'u:4001:rw', file]);
+      t.is(await asUser(4001, 'echo more >> /work/file && cat /work/file'), 'text\nmore\n');
+      t.is((await vm.exec('getfacl', ['-n', '-p', '-c', '/work/file'])).stdout, await here('file'));
+      // The mode's group is the most that the list gives.
+      await vm.exec('chmod', ['640', '/work/file']);
+      t.is(await asUser(4001, 'echo more >> /work/file'), 'Permission denied\n');
+      t.regex(await here('file'), /^user:4001:rw-\s+#effective:r--$/m);
+      // What a folder hands on reaches files that either side makes.
+      await vm.exec('setfacl', ['-d', '-m', 'u:4000:rw', '/work/inherits']);
+      await vm.exec('umask 077; echo text > /work/inherits/guest', { shell: true });
+      await writeFile(join(folder, 'inherits/host'), 'text\n');
+      t.is(await asUser(4000, 'cat /work/inherits/guest /work/inherits/host'), 'text\ntext\n');
+      t.regex(await here('inherits/guest'), /^user:4000:rw-/m);
+      t.is((await vm.exec('stat -c %u:%g /mnt/given')).stdout, '1:1\n');
+      await vm.exec('touch /mnt/made && chown 2:3 /mnt/made');
+      const made = await stat(join(translated, 'made'));
+      t.deepEqual([made.uid, made.gid], [5002, 6003]);
+      await vm.exec('setfacl', ['-b', '/work/file']);
+      t.is(await here('file'), 'user::rw-\ngroup::---\nother::---\n\n');
+    },
+  );
 }
 
 /** What each of a mount's two request queues does for a guest with two processors. */
