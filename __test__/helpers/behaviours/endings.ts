@@ -64,4 +64,14 @@ export function endingBehaviours(accelerator: AcceleratorName, options: MicroVMO
     t.like(exit, { reason: 'panic', detail: 'sysrq triggered crash' });
     t.regex(exit.consoleTail ?? '', /Kernel panic - not syncing/);
   });
+
+  test.serial('a guest that is to end when it runs out of memory says so', async (t) => {
+    const vm = await bootGuest(t, accelerator, { ...options, memory: '128MiB' });
+    await vm.exec('echo 1 > /proc/sys/vm/panic_on_oom');
+    await t.throwsAsync(vm.exec('tail', ['/dev/zero']), { code: 'ERR_GUEST_PANIC' });
+    const exit = await vm.exited;
+    t.like(exit, { reason: 'panic' });
+    t.regex(exit.detail ?? '', /^Out of memory/i);
+    t.regex(exit.consoleTail ?? '', /panic_on_oom/);
+  });
 }
