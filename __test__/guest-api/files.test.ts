@@ -44,7 +44,7 @@ test('a write that fails is told as one', async (t) => {
 test('a FIFO whose writer is idle is waited for, and read to its end', async (t) => {
   const { fs, folder, holdings } = await setUp(t);
   const path = join(folder, 'fifo');
-  execFileSync('mkfifo', [path]);
+  execFileSync('sh', ['-c', 'mkfifo "$0"', path]);
   // Both ends, so that it opens at once.
   const own = await open(path, 'r+');
   const before = await holdings();
@@ -63,7 +63,7 @@ test('a FIFO whose writer is idle is waited for, and read to its end', async (t)
 test('a full FIFO is waited for, and takes everything', async (t) => {
   const { fs, folder } = await setUp(t);
   const path = join(folder, 'fifo');
-  execFileSync('mkfifo', [path]);
+  execFileSync('sh', ['-c', 'mkfifo "$0"', path]);
   const own = await open(path, constants.O_RDWR | constants.O_NONBLOCK);
   const content = Buffer.alloc(1_000_000, 'full');
   const writing = fs.writeFile(path, content);
@@ -87,7 +87,7 @@ test('a full FIFO is waited for, and takes everything', async (t) => {
 test('who gives up on a FIFO leaves nothing with the agent, however many do', async (t) => {
   const { fs, folder, holdings } = await setUp(t);
   const path = join(folder, 'fifo');
-  execFileSync('mkfifo', [path]);
+  execFileSync('sh', ['-c', 'mkfifo "$0"', path]);
   const own = await open(path, 'r+');
   const before = await holdings();
   // More than the agent has threads for calls that may block.
@@ -111,7 +111,7 @@ test('who gives up on a FIFO leaves nothing with the agent, however many do', as
 test('a guest that takes nothing for the time of an answer is ERR_AGENT_TIMEOUT', async (t) => {
   const { fs, folder } = await setUp(t);
   const path = join(folder, 'fifo');
-  execFileSync('mkfifo', [path]);
+  execFileSync('sh', ['-c', 'mkfifo "$0"', path]);
   const own = await open(path, 'r+');
   await t.throwsAsync(fs.writeFile(path, Buffer.alloc(2_000_000)), { code: 'ERR_AGENT_TIMEOUT' });
   await own.close();
