@@ -2,6 +2,7 @@
 
 export { GuestFileError, GuestProcess, MicroVM } from './src/micro-vm.ts';
 export type {
+  AppendOptions,
   BootTimings,
   CopyOptions,
   CopyOutOptions,
@@ -25,10 +26,12 @@ export type {
   PortAddress,
   PortForward,
   QueueMetrics,
+  ReadFileOptions,
   ReadOptions,
   ReadStreamOptions,
   StdinSource,
   StopOptions,
+  TextEncoding,
   VsockConnectOptions,
   VsockServer,
   WatchEvent,

@@ -152,13 +152,15 @@ export type MicroVMErrorCode =
   // The agent API
   /** The connection to the agent broke, or was closed, before the request had come to its end. */
   | 'ERR_AGENT_LOST'
-  /** The agent did not begin to answer in time. */
+  /** The agent did not begin to answer in time, or did not go on. */
   | 'ERR_AGENT_TIMEOUT'
   /** The agent sent something that its API does not allow, or did not tell how a command ended. */
   | 'ERR_AGENT_PROTOCOL'
   /** The agent refused a request; the message has its reason. */
   | 'ERR_AGENT_REFUSED'
   // Files of the guest
+  /** A file has more bytes than `readFile` may take, `maxBytes`. */
+  | 'ERR_FS_FILE_TOO_LARGE'
   /** A file or folder of this host cannot be read or written while it is copied; `cause` has the system call's errno. */
   | 'ERR_COPY_FILE'
   /** A file became shorter while it was copied. */

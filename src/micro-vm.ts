@@ -19,14 +19,17 @@ export type { ExecOptions, ExecResult, StdinSource } from './vm/exec-options.ts'
 export { GuestFileError } from './guest-api/file-error.ts';
 export type { GuestDirent, GuestStats } from './guest-api/file-status.ts';
 export type {
+  AppendOptions,
   FileContent,
-  GuestFiles,
+  ReadFileOptions,
   ReadOptions,
   ReadStreamOptions,
+  TextEncoding,
   WriteFlag,
   WriteOptions,
   WriteStreamOptions,
-} from './guest-api/guest-files.ts';
+} from './guest-api/file-options.ts';
+export type { GuestFiles } from './guest-api/guest-files.ts';
 export type { CopyOptions, CopyOutOptions, CopyProgress, CopyResult } from './guest-api/copy.ts';
 export type { GuestWatcher, WatchEvent, WatchOptions } from './guest-api/watch.ts';
 export type { PortAddress, PortForward } from './guest-api/port-forward.ts';

@@ -73,7 +73,8 @@ function formatKey(key: PropertyKey): string {
   return /^[A-Za-z_$][\w$]*$/.test(name) ? `.${name}` : `[${JSON.stringify(name)}]`;
 }
 
-function show(value: unknown): string {
+/** A value as one would write it, shortened. */
+export function show(value: unknown): string {
   const text = inspect(value, { depth: 1, breakLength: Infinity, maxArrayLength: 4, maxStringLength: 80 });
   return text.length > 120 ? `${text.slice(0, 117)}...` : text;
 }

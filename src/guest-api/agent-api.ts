@@ -16,6 +16,7 @@ import { MicroVMError } from '../errors.ts';
 import { Patience } from '../host/patience.ts';
 import { unanswered } from '../vsock/connect-errors.ts';
 import type { Transport } from '../vsock/transport.ts';
+import { AgentRefusal, refusalOf } from './refusal.ts';
 
 /** The guest port on which the agent serves its API. */
 export const API_PORT = 1025;
@@ -32,7 +33,7 @@ const SESSION_MEMORY_MB = 4096;
 const MAX_REFUSAL_BYTES = 64 * 1024;
 
 export interface AgentApiOptions {
-  /** Milliseconds the agent may take to begin an answer. @default 60000 */
+  /** Milliseconds the agent may take to begin an answer, and to go on with one. @default 60000 */
   readonly answerTimeoutMs?: number;
   /** Milliseconds to wait for the connection. @default 30000 */
   readonly connectTimeoutMs?: number;
@@ -47,20 +48,6 @@ const LONGEST_MS = 2 ** 31 - 1;
 export interface Answer {
   readonly stream: ClientHttp2Stream;
   readonly headers: IncomingHttpHeaders;
-}
-
-/** Why the agent did not do what it was asked for, in its own words. */
-export class AgentRefusal extends Error {
-  /** A code of the API, or the name of an errno. */
-  readonly code: string;
-  /** What it is about, where the agent says that: the guest's path, and the system call that was refused. */
-  readonly about: { readonly path?: string; readonly syscall?: string };
-
-  constructor(code: string, message: string, about: AgentRefusal['about'] = {}) {
-    super(message);
-    this.code = code;
-    this.about = about;
-  }
 }
 
 export class AgentApi {
@@ -107,19 +94,67 @@ export class AgentApi {
    * @throws {AgentRefusal | MicroVMError}
    */
   async answerTo(stream: ClientHttp2Stream, ms: number = this.#answerTimeoutMs): Promise<Answer> {
-    const late = (): void =>
-      destroy(stream, new MicroVMError('ERR_AGENT_TIMEOUT', `The agent did not answer within ${ms} ms`));
-    const met = Number.isFinite(ms) ? this.#patience.limit(ms, late) : () => {};
+    const met = Number.isFinite(ms) ? this.expect(stream, 'did not answer', ms) : () => {};
     try {
       const headers = await head(stream);
       const status = Number(headers[':status']);
       if (status === 200 || status === 204) return { stream, headers };
-      throw await refusal(stream, status);
+      throw await this.#refusal(stream, status);
     } catch (error) {
       throw this.explain(error, stream);
     } finally {
       met();
     }
+  }
+
+  /**
+   * Gives the agent so long to do what is waited for; then the stream ends with `ERR_AGENT_TIMEOUT`. What it gives back tells
+   * that it was done.
+   *
+   * @param late - what the agent did not do, behind its name
+   */
+  expect(stream: ClientHttp2Stream, late: string, ms: number = this.#answerTimeoutMs): () => void {
+    return this.#patience.limit(ms, () =>
+      destroy(stream, new MicroVMError('ERR_AGENT_TIMEOUT', `The agent ${late} within ${ms} ms`)),
+    );
+  }
+
+  /**
+   * All of a body that has no reason to stand still, no longer than that: each piece has the time of an answer.
+   *
+   * @throws {MicroVMError} `ERR_AGENT_TIMEOUT`, `ERR_AGENT_PROTOCOL` for a longer one, `ERR_AGENT_LOST`
+   */
+  async text(stream: ClientHttp2Stream, maxBytes: number): Promise<string> {
+    const pieces: Buffer[] = [];
+    let bytes = 0;
+    const late = 'did not go on with an answer';
+    let met = this.expect(stream, late);
+    try {
+      for await (const piece of stream as AsyncIterable<Buffer>) {
+        met();
+        bytes += piece.length;
+        if (bytes > maxBytes) {
+          throw new MicroVMError(
+            'ERR_AGENT_PROTOCOL',
+            `The agent sent more than ${maxBytes} bytes where it should not`,
+          );
+        }
+        pieces.push(piece);
+        met = this.expect(stream, late);
+      }
+    } catch (error) {
+      throw this.explain(error, stream);
+    } finally {
+      met();
+    }
+    return Buffer.concat(pieces).toString();
+  }
+
+  async #refusal(stream: ClientHttp2Stream, status: number): Promise<Error> {
+    return (
+      refusalOf(await this.text(stream, MAX_REFUSAL_BYTES)) ??
+      new MicroVMError('ERR_AGENT_PROTOCOL', `The agent answered with status ${status} and no reason`)
+    );
   }
 
   /** A request without a body, for its effect. */
@@ -212,20 +247,6 @@ export function destroy(stream: ClientHttp2Stream, error?: Error): void {
   stream.destroy(error);
 }
 
-/** All of a short body. */
-export async function readText(stream: ClientHttp2Stream, maxBytes: number): Promise<string> {
-  const pieces: Buffer[] = [];
-  let bytes = 0;
-  for await (const piece of stream as AsyncIterable<Buffer>) {
-    bytes += piece.length;
-    if (bytes > maxBytes) {
-      throw new MicroVMError('ERR_AGENT_PROTOCOL', `The agent sent more than ${maxBytes} bytes where it should not`);
-    }
-    pieces.push(piece);
-  }
-  return Buffer.concat(pieces).toString();
-}
-
 function head(stream: ClientHttp2Stream): Promise<IncomingHttpHeaders> {
   return new Promise((resolve, reject) => {
     const onResponse = (headers: IncomingHttpHeaders): void => {
@@ -241,38 +262,11 @@ function head(stream: ClientHttp2Stream): Promise<IncomingHttpHeaders> {
   });
 }
 
-async function refusal(stream: ClientHttp2Stream, status: unknown): Promise<Error> {
-  const text = await readText(stream, MAX_REFUSAL_BYTES);
-  return (
-    refusalOf(text) ??
-    new MicroVMError('ERR_AGENT_PROTOCOL', `The agent answered with status ${String(status)} and no reason`)
-  );
-}
-
 /** A number in a header of the agent's. */
 export function wholeNumber(value: unknown, max: number): number {
   const number = typeof value === 'string' && /^\d{1,16}$/.test(value) ? Number(value) : Number.NaN;
   if (number <= max) return number;
   throw new MicroVMError('ERR_AGENT_PROTOCOL', `The agent sent ${JSON.stringify(value)} where a number belongs`);
-}
-
-/** A refusal from its JSON; undefined where it is none. */
-export function refusalOf(text: string): AgentRefusal | undefined {
-  const { code, message, path, syscall } = parsed(text);
-  if (typeof code !== 'string' || typeof message !== 'string') return undefined;
-  return new AgentRefusal(code, message, {
-    ...(typeof path === 'string' && { path }),
-    ...(typeof syscall === 'string' && { syscall }),
-  });
-}
-
-function parsed(text: string): Readonly<Record<'code' | 'message' | 'path' | 'syscall', unknown>> {
-  const none = { code: undefined, message: undefined, path: undefined, syscall: undefined };
-  try {
-    return { ...none, ...(JSON.parse(text) as object | null) };
-  } catch {
-    return none;
-  }
 }
 
 function lost(cause: unknown): MicroVMError {

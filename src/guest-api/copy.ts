@@ -1,14 +1,15 @@
 // Files and folders between this host and the guest, as tar streams that are packed and unpacked as they flow: a slow end
 // holds the other one back, and nothing is kept but what is on its way.
 
-import type { ClientHttp2Stream, IncomingHttpHeaders } from 'node:http2';
+import type { ClientHttp2Stream } from 'node:http2';
 import { pipeline } from 'node:stream/promises';
 import { MicroVMError, type MicroVMErrorCode } from '../errors.ts';
 import { archiveName, type CopyProgress, packTree, unpackTree } from '../host/archive.ts';
 import { aborted } from './aborted.ts';
-import { type AgentApi, AgentRefusal, destroy, refusalOf } from './agent-api.ts';
+import { type AgentApi, destroy } from './agent-api.ts';
 import { fileError } from './file-error.ts';
 import { query, RequestBody } from './file-streams.ts';
+import { AgentRefusal, refusalIn } from './refusal.ts';
 
 export type { CopyProgress } from '../host/archive.ts';
 
@@ -17,8 +18,6 @@ const AHEAD_BYTES = 512 * 1024;
 /** A guest that sends without end is not to fill this host. */
 const MAX_BYTES = 16 * 2 ** 30;
 const MAX_ENTRIES = 1_000_000;
-/** A JSON object with a path, percent-encoded. */
-const MAX_TRAILER_CHARACTERS = 128 * 1024;
 
 /** The agent's own refusals, as this package's errors. */
 const CODES: Readonly<Record<string, MicroVMErrorCode>> = {
@@ -156,25 +155,6 @@ export async function* receiveArchive(
   } finally {
     signal?.removeEventListener('abort', abort);
     if (stream && !stream.readableEnded) destroy(stream);
-  }
-}
-
-/** Why an answer ended before its time. */
-function refusalIn(trailers: IncomingHttpHeaders): Error | undefined {
-  const told = trailers['refusal'];
-  if (told === undefined) return undefined;
-  const isText = typeof told === 'string' && told.length <= MAX_TRAILER_CHARACTERS;
-  return (
-    (isText ? refusalOf(decoded(told)) : undefined) ??
-    new MicroVMError('ERR_AGENT_PROTOCOL', 'The agent broke an archive off without a reason')
-  );
-}
-
-function decoded(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return '';
   }
 }
 

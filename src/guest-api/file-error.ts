@@ -1,7 +1,7 @@
 // A refusal of the guest's kernel as `node:fs` would tell it.
 
 import { constants as system } from 'node:os';
-import { AgentRefusal } from './agent-api.ts';
+import { AgentRefusal } from './refusal.ts';
 
 /** What a file operation in the guest was refused with. It has the fields of `node:fs`'s errors, with paths of the guest. */
 export class GuestFileError extends Error implements NodeJS.ErrnoException {

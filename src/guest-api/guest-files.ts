@@ -1,53 +1,40 @@
 // Files of the guest, by the names of `node:fs/promises`.
 
+import { constants } from 'node:fs';
 import { Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { posix } from 'node:path';
-import { copyOptionProblems } from '../config/copy-options.ts';
-import { codeOf, invalidOptions } from '../config/problems.ts';
-import { isPath, isWhole, PATH_RULE } from '../config/values.ts';
-import { MicroVMError, type OptionProblem } from '../errors.ts';
-import { type AgentApi, readText } from './agent-api.ts';
-import { fileError } from './file-error.ts';
-import { entriesOf, GuestDirent, GuestStats, record } from './file-status.ts';
-import { query, readContent, RequestBody } from './file-streams.ts';
+import {
+  argumentProblems,
+  fileOptionProblems,
+  modeProblems,
+  numberProblems,
+  pathProblems,
+  refuse,
+} from '../config/file-options.ts';
+import { MicroVMError } from '../errors.ts';
+import type { AgentApi } from './agent-api.ts';
 import { copyIn, copyOut, type CopyOptions, type CopyOutOptions, type CopyResult } from './copy.ts';
+import { fileError } from './file-error.ts';
+import type {
+  AppendOptions,
+  FileContent,
+  ReadFileOptions,
+  ReadStreamOptions,
+  TextEncoding,
+  WriteOptions,
+  WriteStreamOptions,
+} from './file-options.ts';
+import { entriesOf, GuestDirent, GuestStats, record } from './file-status.ts';
+import { AnswerBody, query, RequestBody } from './file-streams.ts';
 import { type GuestWatcher, watch, type WatchOptions } from './watch.ts';
 
 /** The longest answer to an operation, in bytes: a folder of about a million entries. */
 const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
-
-/** How a file is opened for writing, as with `node:fs`. */
-export type WriteFlag = 'w' | 'wx' | 'a' | 'ax' | 'r+';
-
-export interface ReadOptions {
-  /** Ends the operation early. */
-  readonly signal?: AbortSignal | undefined;
-}
-
-export interface ReadStreamOptions extends ReadOptions {
-  /** First byte. @default 0 */
-  readonly start?: number | undefined;
-  /** Last byte. @default the last one there is */
-  readonly end?: number | undefined;
-}
-
-export interface WriteOptions {
-  /** Permissions of a new file. @default 0o666, less what the guest's umask (022) takes */
-  readonly mode?: number | undefined;
-  /** @default 'w', which replaces the content */
-  readonly flag?: WriteFlag | undefined;
-  /** Ends the operation early; what was written by then stays. */
-  readonly signal?: AbortSignal | undefined;
-}
-
-export interface WriteStreamOptions extends WriteOptions {
-  /** Where to write from; with the flag `'r+'` the rest of the file stays. @default 0 */
-  readonly start?: number | undefined;
-}
-
-/** What can be written. */
-export type FileContent = string | Uint8Array | Readable | AsyncIterable<string | Uint8Array> | Iterable<Uint8Array>;
+/** What `readFile` keeps, unless it is told otherwise: about the longest text that JavaScript can have. */
+const MAX_FILE_BYTES = 512 * 1024 * 1024;
+/** The largest user or group. */
+const MAX_ID = 2 ** 32 - 1;
 
 /** Files of the guest. Paths are the guest's; relative ones start at `/`. Errors have the codes of `node:fs`. */
 export class GuestFiles {
@@ -58,42 +45,78 @@ export class GuestFiles {
     this.#api = api;
   }
 
-  readFile(path: string, options: 'utf8' | (ReadOptions & { readonly encoding: 'utf8' })): Promise<string>;
-  readFile(path: string, options?: ReadOptions & { readonly encoding?: null | undefined }): Promise<Buffer>;
-  async readFile(
+  /**
+   * All of a file. A FIFO or a device is read until its end, however long that takes.
+   *
+   * @throws {GuestFileError} what the guest's kernel refused
+   * @throws {MicroVMError} `ERR_INVALID_OPTIONS`, `ERR_FS_FILE_TOO_LARGE` over `maxBytes`
+   */
+  readFile(
     path: string,
-    options: 'utf8' | (ReadOptions & { readonly encoding?: 'utf8' | null | undefined }) = {},
-  ): Promise<string | Buffer> {
-    const { encoding, signal } = typeof options === 'string' ? { encoding: options } : options;
+    options: TextEncoding | (ReadFileOptions & { readonly encoding: TextEncoding }),
+  ): Promise<string>;
+  readFile(
+    path: string,
+    options?: 'buffer' | null | (ReadFileOptions & { readonly encoding?: 'buffer' | null | undefined }),
+  ): Promise<Buffer>;
+  async readFile(path: string, given: TextEncoding | 'buffer' | null | ReadFileOptions = {}): Promise<string | Buffer> {
+    const options = withEncoding<ReadFileOptions>(given);
+    refuse(pathProblems({ path }), fileOptionProblems('readFile', options));
+    const { encoding, maxBytes = MAX_FILE_BYTES, signal } = options;
     const pieces: Buffer[] = [];
-    for await (const piece of this.createReadStream(path, { signal })) pieces.push(piece as Buffer);
+    let bytes = 0;
+    for await (const piece of this.createReadStream(path, { signal }) as AsyncIterable<Buffer>) {
+      bytes += piece.length;
+      if (bytes > maxBytes) throw tooLarge(path, maxBytes);
+      pieces.push(piece);
+    }
     const content = Buffer.concat(pieces);
-    return encoding === 'utf8' ? content.toString() : content;
+    return encoding === 'utf8' || encoding === 'utf-8' ? content.toString() : content;
   }
 
-  async writeFile(path: string, content: FileContent, options: WriteOptions = {}): Promise<void> {
+  /**
+   * Replaces a file's content, or adds to it, by the flag.
+   *
+   * @throws {GuestFileError} what the guest's kernel refused
+   * @throws {MicroVMError} `ERR_INVALID_OPTIONS`; `ERR_AGENT_TIMEOUT` when the guest takes nothing for a minute
+   */
+  async writeFile(path: string, content: FileContent, given: TextEncoding | WriteOptions = {}): Promise<void> {
+    const options = withEncoding<WriteOptions>(given);
+    refuse(pathProblems({ path }), fileOptionProblems('writeFile', options));
     const isHere = typeof content === 'string' || content instanceof Uint8Array;
     const source = isHere ? Readable.from([Buffer.from(content)]) : content;
     const { signal } = options;
     await pipeline(source, this.createWriteStream(path, options), signal ? { signal } : {});
   }
 
-  async appendFile(path: string, content: FileContent, options: Omit<WriteOptions, 'flag'> = {}): Promise<void> {
+  /** Writes behind a file's content, as {@link writeFile} with the flag `'a'`. */
+  async appendFile(path: string, content: FileContent, given: TextEncoding | AppendOptions = {}): Promise<void> {
+    const options = withEncoding<AppendOptions>(given);
+    refuse(pathProblems({ path }), fileOptionProblems('appendFile', options));
     await this.writeFile(path, content, { ...options, flag: 'a' });
   }
 
-  /** The content, or a part of it, as a stream. A reader that is slow costs a bounded number of bytes. */
+  /**
+   * The content, or a part of it, as a stream. A reader that is slow costs a bounded number of bytes; one of a FIFO or a
+   * device waits as long as these have nothing to read.
+   *
+   * @throws {MicroVMError} `ERR_INVALID_OPTIONS`; what comes later destroys the stream
+   */
   createReadStream(path: string, options: ReadStreamOptions = {}): Readable {
+    refuse(pathProblems({ path }), fileOptionProblems('createReadStream', options));
     const { start, end, signal } = options;
-    refuse([...pathProblems({ path }), ...positionProblems({ start, end })]);
-    const content = readContent(this.#api, path, start, end);
-    return Readable.from(content, { objectMode: false, ...(signal && { signal }) });
+    const explain = (error: unknown): unknown => fileError(error, 'open', path);
+    return new AnswerBody(this.#api, `/v1/file?${query({ path, start, end })}`, explain, signal ? { signal } : {});
   }
 
-  /** A stream whose bytes become the content. It has finished when the guest has written all of them. */
+  /**
+   * A stream whose bytes become the content. It has finished when the guest has written all of them.
+   *
+   * @throws {MicroVMError} `ERR_INVALID_OPTIONS`; what comes later destroys the stream
+   */
   createWriteStream(path: string, options: WriteStreamOptions = {}): Writable {
+    refuse(pathProblems({ path }), fileOptionProblems('createWriteStream', options));
     const { start, mode, flag, signal } = options;
-    refuse([...pathProblems({ path }), ...positionProblems({ start }), ...modeProblems({ mode })]);
     const request = `/v1/file?${query({ path, start, mode, flag })}`;
     const explain = (error: unknown): unknown => fileError(error, 'open', path);
     return new RequestBody(this.#api, request, explain, signal ? { signal } : {});
@@ -110,7 +133,7 @@ export class GuestFiles {
    *   `ERR_COPY_REFUSED` where a symbolic link of the guest is in the way
    */
   async copyIn(hostPath: string, guestPath: string, options: CopyOptions = {}): Promise<CopyResult> {
-    refuse([...pathProblems({ hostPath, guestPath }), ...copyOptionProblems('copyIn', options)]);
+    refuse(pathProblems({ hostPath, guestPath }), fileOptionProblems('copyIn', options));
     return copyIn(this.#api, hostPath, guestPath, options);
   }
 
@@ -125,7 +148,7 @@ export class GuestFiles {
    *   `ERR_COPY_REFUSED`, `ERR_COPY_ARCHIVE`, `ERR_COPY_CHANGED`
    */
   async copyOut(guestPath: string, hostPath: string, options: CopyOutOptions = {}): Promise<CopyResult> {
-    refuse([...pathProblems({ guestPath, hostPath }), ...copyOptionProblems('copyOut', options)]);
+    refuse(pathProblems({ guestPath, hostPath }), fileOptionProblems('copyOut', options));
     return copyOut(this.#api, guestPath, hostPath, options);
   }
 
@@ -135,39 +158,58 @@ export class GuestFiles {
    * @throws {MicroVMError} `ERR_INVALID_OPTIONS` at once; what comes later rejects the iteration
    */
   watch(path: string, options: WatchOptions = {}): GuestWatcher {
-    refuse([...pathProblems({ path }), ...copyOptionProblems('watch', options)]);
+    refuse(pathProblems({ path }), fileOptionProblems('watch', options));
     return watch(this.#api, path, options);
   }
 
   /** The first folder that was made, with `recursive`. */
   async mkdir(
     path: string,
-    { recursive = false, mode = 0o777 }: { readonly recursive?: boolean; readonly mode?: number } = {},
+    options: { readonly recursive?: boolean | undefined; readonly mode?: number | undefined } = {},
   ): Promise<string | undefined> {
-    refuse(modeProblems({ mode }));
+    refuse(pathProblems({ path }), fileOptionProblems('mkdir', options));
+    const { recursive = false, mode = 0o777 } = options;
     const { path: first } = await this.#operate('mkdir', { path, recursive, mode });
     return recursive && typeof first === 'string' ? first : undefined;
   }
 
-  readdir(path: string, options?: { readonly withFileTypes?: false; readonly recursive?: boolean }): Promise<string[]>;
+  /** Makes a folder whose name is the prefix and six characters that no other has. Gives its path. */
+  async mkdtemp(prefix: string): Promise<string> {
+    refuse(pathProblems({ prefix }));
+    return pathIn(await this.#operate('mkdtemp', { path: prefix }, { of: `${prefix}XXXXXX` }));
+  }
+
   readdir(
     path: string,
-    options: { readonly withFileTypes: true; readonly recursive?: boolean },
+    options?: { readonly withFileTypes?: false | undefined; readonly recursive?: boolean | undefined },
+  ): Promise<string[]>;
+  readdir(
+    path: string,
+    options: { readonly withFileTypes: true; readonly recursive?: boolean | undefined },
   ): Promise<GuestDirent[]>;
   async readdir(
     path: string,
-    {
-      withFileTypes = false,
-      recursive = false,
-    }: { readonly withFileTypes?: boolean; readonly recursive?: boolean } = {},
+    options: { readonly withFileTypes?: boolean | undefined; readonly recursive?: boolean | undefined } = {},
   ): Promise<string[] | GuestDirent[]> {
-    const { entries } = await this.#operate('readdir', { path, recursive }, 'scandir');
+    refuse(pathProblems({ path }), fileOptionProblems('readdir', options));
+    const { withFileTypes = false, recursive = false } = options;
+    const { entries } = await this.#operate('readdir', { path, recursive }, { syscall: 'scandir' });
     const list = entriesOf(entries);
     if (!withFileTypes) return list.map(({ name }) => name);
     return list.map(({ name, kind }) => {
       const whole = posix.join(path, name);
       return new GuestDirent(posix.basename(whole), posix.dirname(whole), kind);
     });
+  }
+
+  /**
+   * Resolves where a path leads to something that may be used so; root may nearly everything.
+   *
+   * @param mode - `R_OK`, `W_OK` and `X_OK` of `node:fs`'s constants; none asks only whether it is there
+   */
+  async access(path: string, mode: number = constants.F_OK): Promise<void> {
+    refuse(pathProblems({ path }), numberProblems({ mode }, constants.R_OK | constants.W_OK | constants.X_OK));
+    await this.#operate('access', { path, mode });
   }
 
   async stat(path: string): Promise<GuestStats> {
@@ -180,64 +222,90 @@ export class GuestFiles {
   }
 
   async rename(path: string, to: string): Promise<void> {
-    await this.#operate('rename', { path, to }, 'rename', to);
+    refuse(pathProblems({ path, to }));
+    await this.#operate('rename', { path, to }, { dest: to });
   }
 
   async rm(
     path: string,
-    { recursive = false, force = false }: { readonly recursive?: boolean; readonly force?: boolean } = {},
+    options: { readonly recursive?: boolean | undefined; readonly force?: boolean | undefined } = {},
   ): Promise<void> {
+    refuse(pathProblems({ path }), fileOptionProblems('rm', options));
+    const { recursive = false, force = false } = options;
     await this.#operate('rm', { path, recursive, force });
   }
 
+  /** Removes a file or a symbolic link. */
+  async unlink(path: string): Promise<void> {
+    refuse(pathProblems({ path }));
+    await this.#operate('rm', { path, recursive: false, force: false }, { syscall: 'unlink' });
+  }
+
+  /** Cuts a file off, or lengthens it with zeros. */
+  async truncate(path: string, len: number = 0): Promise<void> {
+    refuse(pathProblems({ path }), numberProblems({ len }, Number.MAX_SAFE_INTEGER));
+    await this.#operate('truncate', { path, size: len }, { syscall: 'open' });
+  }
+
   async chmod(path: string, mode: number): Promise<void> {
-    refuse(modeProblems({ mode }));
+    refuse(pathProblems({ path }), modeProblems(mode));
     await this.#operate('chmod', { path, mode });
   }
 
   async chown(path: string, uid: number, gid: number): Promise<void> {
-    const isId = (value: number): boolean => isWhole(value, 0, 2 ** 32 - 1);
-    refuse(wrong({ uid, gid }, isId, 'a whole number, 0 to 4294967295'));
+    refuse(pathProblems({ path }), numberProblems({ uid, gid }, MAX_ID));
     await this.#operate('chown', { path, uid, gid });
   }
 
+  /** Gives a file another name: a hard link. */
+  async link(existingPath: string, newPath: string): Promise<void> {
+    refuse(pathProblems({ existingPath, newPath }));
+    await this.#operate('link', { path: existingPath, to: newPath }, { dest: newPath });
+  }
+
   async symlink(target: string, path: string): Promise<void> {
+    refuse(pathProblems({ target, path }));
     await this.#operate('symlink', { path, target });
   }
 
   async readlink(path: string): Promise<string> {
-    const { path: target } = await this.#operate('readlink', { path });
-    if (typeof target !== 'string') throw new MicroVMError('ERR_AGENT_PROTOCOL', 'The agent did not send a path');
-    return target;
+    refuse(pathProblems({ path }));
+    return pathIn(await this.#operate('readlink', { path }));
+  }
+
+  /** The path without symbolic links, `.` and `..`. */
+  async realpath(path: string): Promise<string> {
+    refuse(pathProblems({ path }));
+    return pathIn(await this.#operate('realpath', { path }));
   }
 
   /** Numbers are seconds since 1970, as with `node:fs`. */
   async utimes(path: string, accessed: Date | number, modified: Date | number): Promise<void> {
     const seconds = (time: Date | number): number => (time instanceof Date ? time.getTime() / 1000 : time);
     const times = { accessed: seconds(accessed), modified: seconds(modified) };
-    refuse(wrong(times, Number.isFinite, 'a Date, or seconds since 1970'));
-    await this.#operate('utimes', { path, accessed: time(times.accessed), modified: time(times.modified) }, 'utime');
+    refuse(pathProblems({ path }), argumentProblems(times, Number.isFinite, 'a Date, or seconds since 1970'));
+    const fields = { path, accessed: time(times.accessed), modified: time(times.modified) };
+    await this.#operate('utimes', fields, { syscall: 'utime' });
   }
 
+  /** `of` and `dest` are the paths that an error is about. */
   async #operate(
     operation: string,
-    fields: { readonly path: string; readonly to?: string; readonly target?: string; readonly [name: string]: unknown },
-    syscall: string = operation,
-    dest?: string,
+    fields: { readonly path: string; readonly [name: string]: unknown },
+    {
+      syscall = operation,
+      of = fields.path,
+      dest,
+    }: { readonly syscall?: string; readonly of?: string; readonly dest?: string } = {},
   ): Promise<Readonly<Record<string, unknown>>> {
-    const { path, to, target } = fields;
-    refuse(pathProblems({ path, ...(to !== undefined && { to }), ...(target !== undefined && { target }) }));
     try {
       const stream = await this.#api.open('POST', '/v1/files');
       stream.end(JSON.stringify({ operation, ...fields }));
       await this.#api.answerTo(stream);
-      const text = await readText(stream, MAX_ANSWER_BYTES).catch((error: unknown) => {
-        throw this.#api.explain(error, stream);
-      });
-      const outcome = parsed(text);
+      const outcome = parsed(await this.#api.text(stream, MAX_ANSWER_BYTES));
       return outcome === 'done' ? {} : record(outcome);
     } catch (error) {
-      throw fileError(error, syscall, path, dest);
+      throw fileError(error, syscall, of, dest);
     }
   }
 }
@@ -250,6 +318,12 @@ function parsed(text: string): unknown {
   }
 }
 
+/** The path that an operation gave. */
+function pathIn({ path }: Readonly<Record<string, unknown>>): string {
+  if (typeof path === 'string') return path;
+  throw new MicroVMError('ERR_AGENT_PROTOCOL', 'The agent did not send a path');
+}
+
 /** As the kernel has it: nanoseconds count forward, before 1970 too. */
 function time(seconds: number): { readonly seconds: number; readonly nanoseconds: number } {
   const whole = Math.floor(seconds);
@@ -257,33 +331,13 @@ function time(seconds: number): { readonly seconds: number; readonly nanoseconds
   return { seconds: whole, nanoseconds: Math.min(Math.round((seconds - whole) * 1e6) * 1000, 999_999_000) };
 }
 
-function refuse(problems: readonly OptionProblem[]): void {
-  if (problems.length > 0) throw invalidOptions(problems);
+/** Options of which the encoding may be all that is given. */
+function withEncoding<Options extends object>(given: Options | string | null): Options {
+  return (typeof given === 'string' || given === null ? { encoding: given } : given) as Options;
 }
 
-function wrong<T>(
-  values: Readonly<Record<string, T>>,
-  isRight: (value: T) => boolean,
-  allowed: string,
-): OptionProblem[] {
-  return Object.entries(values)
-    .filter(([, value]) => !isRight(value))
-    .map(([path, value]) => ({ code: codeOf(value), path, value: JSON.stringify(value) ?? String(value), allowed }));
-}
-
-function pathProblems(paths: Readonly<Record<string, unknown>>): OptionProblem[] {
-  return wrong(paths, isPath, PATH_RULE);
-}
-
-function positionProblems(positions: Readonly<Record<string, number | undefined>>): OptionProblem[] {
-  return wrong(
-    positions,
-    (at) => at === undefined || (Number.isSafeInteger(at) && at >= 0),
-    'a whole number, 0 or more',
-  );
-}
-
-function modeProblems(modes: { readonly mode: number | undefined }): OptionProblem[] {
-  const isMode = (mode: number | undefined): boolean => mode === undefined || isWhole(mode, 0, 0o7777);
-  return wrong(modes, isMode, 'permissions, 0 to 0o7777');
+function tooLarge(path: string, maxBytes: number): MicroVMError {
+  return new MicroVMError('ERR_FS_FILE_TOO_LARGE', `${path} in the guest has more than ${maxBytes} bytes`, {
+    hint: 'Read it by createReadStream, or raise maxBytes.',
+  });
 }

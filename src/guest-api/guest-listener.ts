@@ -5,9 +5,10 @@ import type { ReverseSpec } from '../config/machine-spec.ts';
 import { MicroVMError } from '../errors.ts';
 import { deferred } from '../host/deferred.ts';
 import { checkSocketPath } from '../host/socket-path.ts';
-import { type AgentApi, AgentRefusal, destroy, wholeNumber } from './agent-api.ts';
+import { type AgentApi, destroy, wholeNumber } from './agent-api.ts';
 import { placeOf } from './host-listener.ts';
 import type { PortAddress, PortForward, PortHost } from './port-forward.ts';
+import { AgentRefusal } from './refusal.ts';
 import { breakOff, connectToHost, join } from './tunnel.ts';
 
 const LOOPBACK = '127.0.0.1';

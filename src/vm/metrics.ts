@@ -4,7 +4,7 @@ import type { MachineExit, RunningMachine } from '../accelerators/accelerator.ts
 import type { HostMetrics } from '../accelerators/metrics.ts';
 import { MicroVMError } from '../errors.ts';
 import type { AgentApi } from '../guest-api/agent-api.ts';
-import { readContent } from '../guest-api/file-streams.ts';
+import { readShort } from '../guest-api/file-streams.ts';
 import { kibibytes } from '../host/process-figures.ts';
 import { exitError } from './exit-error.ts';
 
@@ -39,14 +39,7 @@ export async function metricsOf(vm: {
 }
 
 async function guestMemory(api: AgentApi): Promise<MachineMetrics['guest']> {
-  const pieces: Buffer[] = [];
-  let bytes = 0;
-  for await (const piece of readContent(api, '/proc/meminfo', undefined, undefined)) {
-    bytes += piece.length;
-    if (bytes > MAX_MEMINFO_BYTES) break;
-    pieces.push(piece);
-  }
-  const text = Buffer.concat(pieces).toString('latin1');
+  const text = await readShort(api, '/proc/meminfo', MAX_MEMINFO_BYTES);
   const [memoryTotalBytes, memoryAvailableBytes] = [kibibytes(text, 'MemTotal'), kibibytes(text, 'MemAvailable')];
   if (memoryTotalBytes === undefined || memoryAvailableBytes === undefined) {
     throw new MicroVMError('ERR_AGENT_PROTOCOL', "The agent did not send the guest's memory figures");

@@ -3,13 +3,14 @@
 import type { ClientHttp2Stream } from 'node:http2';
 import type { MachineExit } from '../accelerators/accelerator.ts';
 import { type CommandOutcome, MicroVMError, withDetails } from '../errors.ts';
-import { AgentRefusal, destroy } from '../guest-api/agent-api.ts';
+import { destroy } from '../guest-api/agent-api.ts';
 import {
   encodeSpecification,
   type ProcessExit,
   type ProcessSpecification,
   RemoteProcess,
 } from '../guest-api/process.ts';
+import { AgentRefusal } from '../guest-api/refusal.ts';
 import { type Deferred, deferred } from '../host/deferred.ts';
 import { waitAtMost } from '../host/wait-at-most.ts';
 import type { CommandLine } from './command-line.ts';

@@ -129,6 +129,13 @@ export function fileBehaviours(accelerator: AcceleratorName): void {
     await fails(vm.fs.writeFile('/no/such', 'x'), { code: 'ENOENT', path: '/no/such' });
     await fails(vm.fs.writeFile('/no/such', Buffer.alloc(5_000_000)), { code: 'ENOENT', path: '/no/such' });
     await fails(vm.fs.readFile('/tmp'), { code: 'EISDIR' });
+    // They open, and what is read or written fails: a process has nothing at its first address, that device is full.
+    await fails(vm.fs.readFile('/proc/self/mem'), { code: 'EIO', errno: -5, syscall: 'read', path: '/proc/self/mem' });
+    await fails(vm.fs.writeFile('/dev/full', 'x'), { code: 'ENOSPC', syscall: 'write', path: '/dev/full' });
+    await fails(vm.fs.unlink('/tmp'), { code: 'EISDIR', syscall: 'unlink', path: '/tmp' });
+    await fails(vm.fs.truncate('/no/such'), { code: 'ENOENT', syscall: 'open' });
+    await fails(vm.fs.access('/no/such'), { code: 'ENOENT', syscall: 'access' });
+    await fails(vm.fs.mkdtemp('/no/such'), { code: 'ENOENT', syscall: 'mkdtemp', path: '/no/suchXXXXXX' });
     await fails(vm.fs.readdir('/etc/passwd'), { code: 'ENOTDIR', syscall: 'scandir' });
     await fails(vm.fs.mkdir('/tmp'), { code: 'EEXIST' });
     await fails(vm.fs.rm('/tmp'), { code: 'EISDIR' });
@@ -139,6 +146,53 @@ export function fileBehaviours(accelerator: AcceleratorName): void {
     t.is((await vm.fs.readFile('/tmp/fifo')).length, 0, 'a FIFO without a writer is not waited for');
     const error = await t.throwsAsync(vm.fs.stat('/no/such'), { instanceOf: GuestFileError });
     t.is(error?.message, "ENOENT: No such file or directory, stat '/no/such'");
+  });
+
+  test.serial('a content that ends in a failure gives what came before', async (t) => {
+    // What is mapped is read; behind it there is nothing.
+    const maps = await vm.fs.readFile('/proc/1/maps', 'utf8');
+    const [, first = '', last = ''] = /^([0-9a-f]+)-([0-9a-f]+) r/m.exec(maps) ?? [];
+    const [start, end] = [Number.parseInt(first, 16), Number.parseInt(last, 16)];
+    const whole = await vm.fs.createReadStream('/proc/1/mem', { start, end: end - 1 }).toArray();
+    t.is(Buffer.concat(whole).length, end - start);
+    let length = 0;
+    const reading = async (): Promise<void> => {
+      for await (const piece of vm.fs.createReadStream('/proc/1/mem', { start: end - 4096 })) {
+        length += (piece as Buffer).length;
+      }
+    };
+    const error = await t.throwsAsync(reading(), { instanceOf: GuestFileError });
+    t.like(error, { code: 'EIO', syscall: 'read', path: '/proc/1/mem' });
+    t.true(length >= 4096 && length % 4096 === 0, `${length} bytes`);
+  });
+
+  test.serial('a FIFO is waited for, by its reader and by its writer', async (t) => {
+    // Somebody is left behind who holds both ends open, so that none is missing, and says something later.
+    await vm.exec('mkfifo /tmp/way; exec 3<>/tmp/way; (sleep 1; echo late >&3; sleep 1000) &', { shell: true });
+    for await (const piece of vm.fs.createReadStream('/tmp/way')) {
+      t.is(String(piece), 'late\n');
+      break;
+    }
+    // More than it has room for.
+    const taking = vm.exec('sleep 1; head -c 300000 /tmp/way | wc -c', { shell: true });
+    await vm.fs.writeFile('/tmp/way', bytes);
+    t.is((await taking).stdout.trim(), '300000');
+  });
+
+  test.serial('links, real paths, lengths and folders of nobody else', async (t) => {
+    const folder = await vm.fs.mkdtemp('/tmp/own-');
+    t.regex(folder, /^\/tmp\/own-\w{6}$/);
+    await vm.fs.writeFile(`${folder}/one`, '0123456789', 'utf8');
+    await vm.fs.link(`${folder}/one`, `${folder}/two`);
+    t.is((await vm.fs.stat(`${folder}/two`)).nlink, 2);
+    await vm.fs.truncate(`${folder}/two`, 3);
+    t.is(await vm.fs.readFile(`${folder}/one`, 'utf-8'), '012');
+    await vm.fs.symlink('two', `${folder}/link`);
+    t.is(await vm.fs.realpath(`${folder}/../${folder.slice(5)}/link`), `${folder}/two`);
+    await vm.fs.access(`${folder}/link`);
+    await vm.fs.unlink(`${folder}/link`);
+    await vm.fs.unlink(`${folder}/two`);
+    t.deepEqual(await vm.fs.readdir(folder), ['one']);
   });
 
   test.serial('what makes no sense is refused here, and an aborted transfer ends', async (t) => {

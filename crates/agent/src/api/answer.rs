@@ -5,10 +5,14 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use hyper::HeaderMap;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::http::{HeaderValue, StatusCode, header};
 use nix::errno::Errno;
 use serde::Serialize;
+
+/// Why an answer that has begun does not have all, in its trailers: JSON, percent-encoded.
+const REFUSAL: &str = "refusal";
 
 /// A response of the API.
 pub(crate) type Answer = hyper::Response<AnswerBody>;
@@ -116,6 +120,30 @@ impl Refusal {
         *answer.status_mut() = status;
         answer
     }
+
+    /// The end of an answer that has begun and cannot go on.
+    pub(crate) fn into_trailers(self) -> HeaderMap {
+        // Plain structures serialize, and what is encoded is ASCII: nothing here fails.
+        let text = serde_json::to_vec(&self).unwrap_or_default();
+        let mut trailers = HeaderMap::new();
+        if let Ok(value) = HeaderValue::from_str(&percent_encoded(&text)) {
+            trailers.insert(REFUSAL, value);
+        }
+        trailers
+    }
+}
+
+fn percent_encoded(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        use std::fmt::Write;
+        if byte.is_ascii_alphanumeric() {
+            text.push(char::from(*byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+        text
+    })
 }
 
 /// A system call's refusal, by the name of its errno.
@@ -167,5 +195,26 @@ pub(crate) type Answered = Result<Answer, Infallible>;
 impl std::fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{} ({})", self.message, self.code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trailers_hold_any_path() {
+        let refusal = Refusal::failed("ENOENT", "none").about("open", "/a\n\"ü%".to_owned());
+        let value = refusal.into_trailers().remove(REFUSAL).unwrap();
+        let text = value.to_str().unwrap();
+        assert!(
+            text.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'%'),
+            "{text}"
+        );
+        assert!(
+            text.contains("path%22%3A%22%2Fa%5Cn%5C%22%C3%BC%25%22"),
+            "{text}"
+        );
     }
 }

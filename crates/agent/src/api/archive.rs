@@ -7,9 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use hyper::HeaderMap;
 use hyper::body::{Body, Bytes, Frame, Incoming};
-use hyper::http::HeaderValue;
 use microvm_archive::{Error, PackOptions, Packer, Progress, UnpackOptions, Unpacker};
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -20,8 +18,6 @@ use super::specification::next_data;
 
 /// As much as the host lets come ahead of its reader.
 const CHUNK_BYTES: usize = 128 * 1024;
-/// Why an answer that has begun does not have all, in its trailers: JSON, percent-encoded.
-const REFUSAL: &str = "refusal";
 
 /// `PUT /v1/archive`: the body becomes files. Answered when all of them are there.
 pub(crate) async fn unpack(query: &Query, mut body: Incoming) -> Result<Answer, Refusal> {
@@ -138,33 +134,10 @@ impl Body for Packing {
                 *next = packer.map(start);
                 Ok(Frame::data(chunk.into()))
             }
-            Ok(Err(error)) => Ok(Frame::trailers(trailers(&refusal(error)))),
+            Ok(Err(error)) => Ok(Frame::trailers(refusal(error).into_trailers())),
             Err(error) => Err(io::Error::other(error)),
         }))
     }
-}
-
-fn trailers(refusal: &Refusal) -> HeaderMap {
-    // Plain structures serialize, and what is encoded is ASCII: nothing here fails.
-    let text = serde_json::to_vec(refusal).unwrap_or_default();
-    let mut trailers = HeaderMap::new();
-    if let Ok(value) = HeaderValue::from_str(&percent_encoded(&text)) {
-        trailers.insert(REFUSAL, value);
-    }
-    trailers
-}
-
-fn percent_encoded(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        use std::fmt::Write;
-        if byte.is_ascii_alphanumeric() {
-            text.push(char::from(*byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "%{byte:02X}");
-        }
-        text
-    })
 }
 
 fn refusal(error: Error) -> Refusal {
@@ -180,26 +153,5 @@ fn refusal(error: Error) -> Refusal {
         Error::Malformed(_) | Error::Truncated => Refusal::failed("archive", error.to_string()),
         // There are no limits here, and more kinds of errors may come.
         error => Refusal::failed("EIO", error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn trailers_hold_any_path() {
-        let refusal = Refusal::failed("ENOENT", "none").about("open", "/a\n\"ü%".to_owned());
-        let value = trailers(&refusal).remove(REFUSAL).unwrap();
-        let text = value.to_str().unwrap();
-        assert!(
-            text.bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'%'),
-            "{text}"
-        );
-        assert!(
-            text.contains("path%22%3A%22%2Fa%5Cn%5C%22%C3%BC%25%22"),
-            "{text}"
-        );
     }
 }

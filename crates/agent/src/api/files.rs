@@ -1,25 +1,22 @@
-//! Files of the guest: one request for each operation of `node:fs`, and their contents as bodies.
+//! Files of the guest: one request for each operation of `node:fs`. Their contents are `content`'s.
 //!
-//! Calls that may block are made on the runtime's threads for such calls. Nothing here waits for a peer: files are opened
-//! without waiting for the other end of a FIFO.
+//! Calls that may block are made on the runtime's threads for such calls. Nothing here waits for a peer.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 
-use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::body::Incoming;
+use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchownat};
+use nix::unistd::{AccessFlags, Gid, Uid, access, fchownat, truncate};
 use serde::{Deserialize, Serialize};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 
-use super::PIECE_BYTES;
 use super::answer::{self, Answer, Refusal};
 use super::query::Query;
 use super::specification::next_data;
@@ -37,6 +34,14 @@ enum Operation {
     Lstat {
         path: PathBuf,
     },
+    /// May root do that?
+    Access {
+        path: PathBuf,
+        mode: i32,
+    },
+    Realpath {
+        path: PathBuf,
+    },
     Readdir {
         path: PathBuf,
         recursive: bool,
@@ -49,6 +54,19 @@ enum Operation {
     Rename {
         path: PathBuf,
         to: PathBuf,
+    },
+    /// A hard link: `to` is the new name.
+    Link {
+        path: PathBuf,
+        to: PathBuf,
+    },
+    Truncate {
+        path: PathBuf,
+        size: i64,
+    },
+    /// Six characters are put behind the path.
+    Mkdtemp {
+        path: String,
     },
     Rm {
         path: PathBuf,
@@ -134,7 +152,7 @@ pub(crate) async fn operate(mut body: Incoming) -> Result<Answer, Refusal> {
     Ok(answer::json(&blocking(move || perform(operation)).await?))
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     spawn_blocking(work).await.map_err(io::Error::other)?
@@ -144,6 +162,13 @@ fn perform(operation: Operation) -> io::Result<Outcome> {
     match operation {
         Operation::Stat { path } => Ok(Outcome::Status(status(&fs::metadata(path)?))),
         Operation::Lstat { path } => Ok(Outcome::Status(status(&fs::symlink_metadata(path)?))),
+        Operation::Access { path, mode } => {
+            access(&path, AccessFlags::from_bits(mode).ok_or(Errno::EINVAL)?)?;
+            Ok(Outcome::Done)
+        }
+        Operation::Realpath { path } => {
+            fs::canonicalize(path).map(|path| Outcome::Path(text_of(&path)))
+        }
         Operation::Readdir { path, recursive } => {
             let mut entries = Vec::new();
             list(&path, &path, recursive, &mut entries)?;
@@ -155,6 +180,15 @@ fn perform(operation: Operation) -> io::Result<Outcome> {
             mode,
         } => make_folder(&path, recursive, mode),
         Operation::Rename { path, to } => fs::rename(path, to).map(|()| Outcome::Done),
+        Operation::Link { path, to } => fs::hard_link(path, to).map(|()| Outcome::Done),
+        Operation::Truncate { path, size } => {
+            truncate(&path, size)?;
+            Ok(Outcome::Done)
+        }
+        Operation::Mkdtemp { path } => {
+            let made = nix::unistd::mkdtemp(format!("{path}XXXXXX").as_str())?;
+            Ok(Outcome::Path(text_of(&made)))
+        }
         Operation::Rm {
             path,
             recursive,
@@ -267,116 +301,7 @@ fn remove(path: &Path, recursive: bool, force: bool) -> io::Result<()> {
     }
 }
 
-/// `GET /v1/file`: the content, or the part from `start` to `end`, inclusive.
-pub(crate) async fn read(query: &Query) -> Result<Answer, Refusal> {
-    let path = path_of(query)?;
-    let start: u64 = query.number("start")?.unwrap_or(0);
-    let left = match query.number::<u64>("end")? {
-        Some(end) => end.saturating_add(1).saturating_sub(start),
-        None => u64::MAX,
-    };
-    let file = blocking(move || {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(path)?;
-        if file.metadata()?.is_dir() {
-            return Err(io::Error::from_raw_os_error(libc::EISDIR));
-        }
-        if start > 0 {
-            file.seek(SeekFrom::Start(start))?;
-        }
-        Ok(file)
-    })
-    .await?;
-    Ok(answer::stream(Content {
-        file: Some(file),
-        left,
-        reading: None,
-    }))
-}
-
-/// `PUT /v1/file`: the body becomes the content.
-pub(crate) async fn write(query: &Query, mut body: Incoming) -> Result<Answer, Refusal> {
-    let path = path_of(query)?;
-    let mode = query.number("mode")?.unwrap_or(0o666);
-    let start: Option<u64> = query.number("start")?;
-    let mut options = OpenOptions::new();
-    options
-        .mode(mode)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    match query.text("flag").unwrap_or("w") {
-        "w" => options.write(true).create(true).truncate(true),
-        "wx" => options.write(true).create_new(true),
-        "a" => options.append(true).create(true),
-        "ax" => options.append(true).create_new(true),
-        "r+" => options.write(true),
-        _ => return Err(Refusal::bad_request("flag is one of w, wx, a, ax, r+")),
-    };
-    let mut file = blocking(move || {
-        let mut file = options.open(path)?;
-        if let Some(start) = start {
-            file.seek(SeekFrom::Start(start))?;
-        }
-        Ok(file)
-    })
-    .await?;
-    while let Some(data) = next_data(&mut body).await {
-        let data = data.map_err(|error| Refusal::bad_request(error.to_string()))?;
-        file = blocking(move || file.write_all(&data).map(|()| file)).await?;
-    }
-    Ok(answer::done())
-}
-
 pub(super) fn path_of(query: &Query) -> Result<PathBuf, Refusal> {
     let bytes = query.needed("path")?;
     Ok(PathBuf::from(std::ffi::OsStr::from_bytes(bytes)))
-}
-
-/// What was read, with the file to read on.
-type Piece = (File, Vec<u8>);
-
-/// A file's content as a body: one piece is read when the host has room for it.
-#[derive(Debug)]
-struct Content {
-    file: Option<File>,
-    left: u64,
-    reading: Option<JoinHandle<io::Result<Piece>>>,
-}
-
-impl Body for Content {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let content = self.get_mut();
-        if let Some(mut file) = content.file.take() {
-            let wanted = usize::try_from(content.left)
-                .unwrap_or(PIECE_BYTES)
-                .min(PIECE_BYTES);
-            content.reading = Some(spawn_blocking(move || {
-                let mut chunk = vec![0; wanted];
-                let count = file.read(&mut chunk)?;
-                chunk.truncate(count);
-                Ok((file, chunk))
-            }));
-        }
-        let Some(reading) = &mut content.reading else {
-            return Poll::Ready(None);
-        };
-        let read = ready!(Pin::new(reading).poll(context));
-        content.reading = None;
-        match read.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            Ok((_, chunk)) if chunk.is_empty() => Poll::Ready(None),
-            Ok((file, chunk)) => {
-                content.left = content.left.saturating_sub(chunk.len() as u64);
-                content.file = (content.left > 0).then_some(file);
-                Poll::Ready(Some(Ok(Frame::data(chunk.into()))))
-            }
-            Err(error) => Poll::Ready(Some(Err(error))),
-        }
-    }
 }

@@ -8,6 +8,7 @@
 mod accounts;
 mod answer;
 mod archive;
+mod content;
 mod exec;
 mod files;
 mod listen;

@@ -9,6 +9,7 @@ use hyper::http::Method;
 use super::Api;
 use super::answer::{self, Answer, Answered, Refusal};
 use super::archive;
+use super::content;
 use super::exec;
 use super::files;
 use super::ports;
@@ -45,11 +46,11 @@ async fn route(request: Request<Incoming>, api: Rc<Api>) -> Result<Answer, Refus
             files::operate(request.into_body()).await
         }
         ["v1", "file"] if request.method() == Method::PUT => {
-            files::write(&query, request.into_body()).await
+            content::write(&query, request.into_body()).await
         }
         ["v1", "file"] => {
             method(&request, get)?;
-            files::read(&query).await
+            content::read(&query).await
         }
         ["v1", "archive"] if request.method() == Method::PUT => {
             archive::unpack(&query, request.into_body()).await
