@@ -34,6 +34,11 @@ impl Inbox {
         })
     }
 
+    /// How many may wait, at least one.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Puts a connection in. One too many takes the place of the oldest, whose guest has most
     /// likely given it up.
     pub(super) fn put(&self, connection: UnixStream) {
