@@ -59,6 +59,15 @@ export function askVsock(vm: MicroVM, port: number, text: string, cid = 2): Gues
   return perl(vm, `${open} ${ASK}`, [text]);
 }
 
+/** What a program of the guest hears from a vsock port of the host by this many connections, made before any is used. */
+export function askVsockAtOnce(vm: MicroVM, port: number, count: number): GuestProcess {
+  const open =
+    'my @all; for (1 .. $ARGV[1]) { socket(my $s, 40, 1, 0); connect($s, at($ARGV[0], 2)) or do { print "no: ", $!+0; exit }; push @all, $s }';
+  const ask = 'for (0 .. $#all) { syswrite $all[$_], "$_"; shutdown($all[$_], 1) }';
+  const hear = 'for my $s (@all) { local $/; print <$s>, "\\n" }';
+  return perl(vm, `${open} ${ask} ${hear}`, [`${port}`, `${count}`]);
+}
+
 /** What a program of the guest hears from a TCP port of the guest. */
 export function askPort(vm: MicroVM, port: number, text: string): GuestProcess {
   const open = `use IO::Socket::INET; my $s = IO::Socket::INET->new(PeerAddr => "127.0.0.1:${port}") or do { print "no: ", $!+0; exit }; *S = $s;`;

@@ -10,14 +10,14 @@ import { temporaryFolder } from '../helpers/temporary-folder.ts';
 
 test('machines are found by name and by id, while they run', async (t) => {
   const root = await temporaryFolder(t);
-  const named = await createRuntimeFolder(root, { name: 'box', vsock: 'vhost' });
+  const named = await createRuntimeFolder(root, { name: 'box' });
   const other = await createRuntimeFolder(root);
   t.is(named.name, 'box');
   t.regex(other.name, /^[0-9a-f]{12}$/);
   t.deepEqual((await runningMachines(root)).sort(), [other.name, 'box'].sort());
-  t.like(await findMachine('box', root), { name: 'box', pid: process.pid, vsock: 'vhost' });
+  t.like(await findMachine('box', root), { name: 'box', pid: process.pid, socket: named.socketPath('vsock') });
   const found = await findMachine(other.name, root);
-  t.like(found, { vsock: 'unix', socket: other.socketPath('vsock') });
+  t.like(found, { name: other.name, socket: other.socketPath('vsock') });
   await Promise.all([named.remove(), other.remove()]);
   t.deepEqual(await runningMachines(root), []);
   await t.throwsAsync(findMachine('box', root), { code: 'ERR_MACHINE_NOT_FOUND' });

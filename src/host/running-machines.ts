@@ -13,9 +13,7 @@ export interface FoundMachine {
   readonly name: string;
   /** The process that owns it, as that process sees itself. */
   readonly pid: number | undefined;
-  /** What carries its streams. */
-  readonly vsock: 'unix' | 'vhost';
-  /** The host end of its vsock device, with `'unix'`. */
+  /** The Unix socket of its vsock. */
   readonly socket: string;
 }
 
@@ -47,10 +45,10 @@ export async function findMachine(name: string, root?: string): Promise<FoundMac
       },
     );
   }
-  return { name, pid: facts.pid, vsock: facts.vsock, socket: join(folder, 'vsock') };
+  return { name, pid: facts.pid, socket: join(folder, 'vsock') };
 }
 
-async function readFacts(path: string): Promise<Pick<FoundMachine, 'pid' | 'vsock'> | undefined> {
+async function readFacts(path: string): Promise<Pick<FoundMachine, 'pid'> | undefined> {
   let text: string;
   try {
     text = await readFile(path, 'utf8');
@@ -58,8 +56,8 @@ async function readFacts(path: string): Promise<Pick<FoundMachine, 'pid' | 'vsoc
     // No such folder; or its owner is taking it down.
     return undefined;
   }
-  const { pid, vsock } = parsed(text);
-  return { pid: typeof pid === 'number' ? pid : undefined, vsock: vsock === 'vhost' ? 'vhost' : 'unix' };
+  const { pid } = parsed(text);
+  return { pid: typeof pid === 'number' ? pid : undefined };
 }
 
 function parsed(text: string): Readonly<Record<string, unknown>> {

@@ -23,12 +23,10 @@ const UNFINISHED_MAX_AGE_MS = 60_000;
 /** Room for the suffix that a guest's port adds to a socket's name. */
 const LONGEST_SUFFIX = '_4294967295';
 
-/** What other processes of this user may know of a machine. */
+/** What others find a machine by. */
 export interface RuntimeFacts {
   /** A name that no other running machine of this user has; without one the folder has an id of 12 digits. */
   readonly name?: string | undefined;
-  /** What carries its streams. */
-  readonly vsock?: 'unix' | 'vhost';
 }
 
 /** A private folder for one machine's sockets. */
@@ -62,7 +60,7 @@ export async function createRuntimeFolder(root?: string, facts: RuntimeFacts = {
     await mkdir(unfinished, { mode: 0o700 });
     // The lock answers before the folder has its name, so no sweeper can take the folder for a dead one.
     lock = await listen(join(unfinished, LOCK));
-    await writeFile(join(unfinished, FACTS), JSON.stringify({ pid: process.pid, vsock: facts.vsock }));
+    await writeFile(join(unfinished, FACTS), JSON.stringify({ pid: process.pid }));
     // A folder that holds something is not replaced: of two with one name the first has it.
     await rename(unfinished, path);
     return new LockedFolder(path, name, lock);

@@ -40,7 +40,7 @@ export class VhostVsock {
 
   /**
    * Listens at a port of the host; gives a stream of one byte for each arrival, which may be less where many come. At most
-   * `waiting` connections wait, a newer one takes the place of the oldest.
+   * `waiting` connections wait and more are closed; in a single place the newest waits.
    */
   listen(port: number, waiting: number): Socket {
     return streamOf(typed(() => this.#native.listen(port, waiting)));

@@ -28,6 +28,7 @@ import { type ShareDaemon, startShareDaemon } from '../virtio-fs/daemon.ts';
 import { findShares, type Share, shareModules } from '../virtio-fs/share.ts';
 import { afVsockTransport } from '../vsock/af-vsock.ts';
 import { GuestVsock } from '../vsock/guest-vsock.ts';
+import { serveHybrid } from '../vsock/hybrid-server.ts';
 import { unixTransport } from '../vsock/transport.ts';
 import { BootLimit } from './boot-limit.ts';
 import { CleanUpStack } from './cleanup.ts';
@@ -123,7 +124,7 @@ async function boot(
 
   const limit = new BootLimit(spec.bootTimeoutMs[accelerator.name]);
   const started = await clock.time('machine', async () => {
-    const folder = await createRuntimeFolder(undefined, { name: spec.name, vsock: spec.vsock.type });
+    const folder = await createRuntimeFolder(undefined, { name: spec.name });
     cleanUp.add({ run: () => folder.remove(), sync: () => folder.removeSync() });
     const vsockSocket = folder.socketPath('vsock');
     const transport = vhost ? afVsockTransport(vhost) : unixTransport(vsockSocket);
@@ -159,6 +160,8 @@ async function boot(
     cleanUp.add({ run: () => machine.kill(), sync: () => machine.killSync() });
     // The machine has its own: when that is closed, the guest's context ID is free.
     vhost?.releaseDevice();
+    // The kernel's device has no socket by which this user's other programs would reach the guest.
+    if (vhost) cleanUp.add({ run: await serveHybrid(vsockSocket, transport.dial), sync: () => {} });
     const console = new GuestConsole(machine.console, onConsole);
     const info: MachineInfo = {
       id: folder.name,
@@ -169,7 +172,7 @@ async function boot(
       cid: resolved.guestCid,
       pid: machine.pid,
       runtimeFolder: folder.path,
-      vsockSocket: vhost === undefined ? vsockSocket : undefined,
+      vsockSocket,
       startedAt: new Date(),
     };
     return { name: folder.name, machine, channel, api, portsApi, patience, vsock, ports, console, info };

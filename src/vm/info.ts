@@ -17,9 +17,9 @@ export interface MachineInfo {
   readonly runtimeFolder: string;
   /**
    * The Unix socket of its vsock, for programs of this user: `CONNECT PORT` reaches a port of the guest, `<socket>_PORT` is
-   * reached by it. Undefined with `vsock: 'vhost'`.
+   * reached by it (not with `vsock: 'vhost'`, where the guest reaches AF_VSOCK ports of this host).
    */
-  readonly vsockSocket: string | undefined;
+  readonly vsockSocket: string;
   /** When its processors began to run. */
   readonly startedAt: Date;
 }

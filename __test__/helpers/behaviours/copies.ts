@@ -21,19 +21,23 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import test from 'ava';
 
-import { GuestFileError, MicroVM, MicroVMError } from '../../../index.ts';
+import { GuestFileError, MicroVM, MicroVMError, type MicroVMOptions } from '../../../index.ts';
 import { type AcceleratorName, PATIENCE_MS, privateRuntimeFolder } from '../guest.ts';
 import { MAIN, microvm } from './command-line.ts';
 
-/** Declares the tests; one guest serves most of them, one after another. */
-export function copyBehaviours(accelerator: AcceleratorName): void {
+/** Declares the tests; one guest serves most of them, one after another. `words` are the options for `microvm run`. */
+export function copyBehaviours(
+  accelerator: AcceleratorName,
+  options: MicroVMOptions = {},
+  words: readonly string[] = [],
+): void {
   privateRuntimeFolder();
   let vm: MicroVM;
   let home: string;
 
   test.before(async () => {
     home = await mkdtemp(join(tmpdir(), 'microvm-test-'));
-    vm = await MicroVM.create({ accelerator, bootTimeout: PATIENCE_MS, name: 'box' });
+    vm = await MicroVM.create({ accelerator, bootTimeout: PATIENCE_MS, name: 'box', ...options });
   });
   test.after.always(async () => {
     await vm?.kill();
@@ -181,7 +185,7 @@ export function copyBehaviours(accelerator: AcceleratorName): void {
   });
 
   test.serial('microvm run --name names a machine, once, until it has ended', async (t) => {
-    const run = ['run', '--accelerator', accelerator, '--name'];
+    const run = ['run', '--accelerator', accelerator, ...words, '--name'];
     const taken = await microvm([...run, 'box', '--', 'true']);
     t.is(taken.exitCode, 125);
     t.regex(taken.stderr, /ERR_MACHINE_NAME_TAKEN/);

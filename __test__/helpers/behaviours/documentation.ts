@@ -7,13 +7,16 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import test from 'ava';
 
-import type { AcceleratorName } from '../guest.ts';
+import type { MicroVMOptions } from '../../../index.ts';
+import { type AcceleratorName, PATIENCE_MS } from '../guest.ts';
 import { temporaryFolder } from '../temporary-folder.ts';
 
 const PROJECT = new URL('../../../', import.meta.url);
 
 /** Declares a test for each page, with what its example prints. */
-export function documentationBehaviours(accelerator: AcceleratorName): void {
+export function documentationBehaviours(accelerator: AcceleratorName, options: MicroVMOptions = {}): void {
+  // The accelerator that these tests are of, and their patience.
+  const given = JSON.stringify({ accelerator, bootTimeout: PATIENCE_MS, ...options });
   const pages = {
     'agent-api.md': /^\{"agent":"[\d.]+","api":1\}\n(?:exit code 0\nx86_64|x86_64\nexit code 0)\n$/,
     'exec.md': /x86_64.*\n 0\n1\n2\n3\napple\npear\n\n1000000\n30 100\r?\n\nSIGINT\ntrue\n$/,
@@ -28,8 +31,7 @@ export function documentationBehaviours(accelerator: AcceleratorName): void {
       const program = join(await temporaryFolder(t), 'example.ts');
       const source = example
         .replace("'@hybrid/microvm'", JSON.stringify(fileURLToPath(new URL('index.ts', PROJECT))))
-        // The accelerator that these tests are of, and their patience.
-        .replace('MicroVM.create()', `MicroVM.create({ accelerator: '${accelerator}', bootTimeout: 120_000 })`);
+        .replace('MicroVM.create()', `MicroVM.create(${given})`);
       await writeFile(program, source);
       const { stdout } = await promisify(execFile)(process.execPath, [
         '--disable-warning=ExperimentalWarning',

@@ -194,5 +194,5 @@ export function execBehaviours(accelerator: AcceleratorName, options: MicroVMOpt
     t.true(vm.timings.boot < vm.timings.total);
   });
 
-  metricsBehaviours(accelerator, () => vm);
+  metricsBehaviours(accelerator, () => vm, options.vsock);
 }

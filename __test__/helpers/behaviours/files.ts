@@ -5,16 +5,16 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import test from 'ava';
 
-import { GuestFileError, MicroVM } from '../../../index.ts';
+import { GuestFileError, MicroVM, type MicroVMOptions } from '../../../index.ts';
 import { type AcceleratorName, PATIENCE_MS, privateRuntimeFolder } from '../guest.ts';
 
 /** Declares the tests; one guest serves them all, one after another. */
-export function fileBehaviours(accelerator: AcceleratorName): void {
+export function fileBehaviours(accelerator: AcceleratorName, options: MicroVMOptions = {}): void {
   privateRuntimeFolder();
   let vm: MicroVM;
 
   test.before(async () => {
-    vm = await MicroVM.create({ accelerator, bootTimeout: PATIENCE_MS });
+    vm = await MicroVM.create({ accelerator, bootTimeout: PATIENCE_MS, ...options });
   });
   test.after.always(async () => {
     await vm?.kill();

@@ -9,13 +9,15 @@ import test from 'ava';
 import { MicroVM, MicroVMError, type MicroVMOptions } from '../../../index.ts';
 import { loadBinding } from '../../../src/native.ts';
 import { type AcceleratorName, PATIENCE_MS, privateRuntimeFolder } from '../guest.ts';
-import { askPort, askVsock, guestServer, loadModule, vsockServer } from '../guest-perl.ts';
+import { askPort, askVsock, askVsockAtOnce, guestServer, loadModule, vsockServer } from '../guest-perl.ts';
 import { type Holdings, holdings } from '../leftovers.ts';
 import { dial, endOf, serve, textOf } from '../tcp.ts';
 import { temporaryFolder } from '../temporary-folder.ts';
 
 const LOOPBACK_CID = 1;
 const AGENT_PORT = 1025;
+/** Long enough for a program of the guest to start and connect; if it is not, the test is an easier one. */
+const STANDSTILL_MS = 1000;
 /** What the kernel of a guest says of a port that nobody listens at: virtio knows a reset only. */
 const REFUSED = /^no: (104|111)$/;
 
@@ -93,6 +95,16 @@ export function portBehaviours(accelerator: AcceleratorName, options: MicroVMOpt
       await (await vm.vsock.listen(6000)).close();
     },
   );
+
+  test.serial('fifty that the guest opens before anybody takes one all wait', async (t) => {
+    await using server = await vm.vsock.listen(6000);
+    const asked = askVsockAtOnce(vm, 6000, 50);
+    // The guest connects to all of them while this process does nothing at all.
+    await asked.pid;
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, STANDSTILL_MS);
+    server.on('connection', (connection: Duplex) => void textOf(connection).then((text) => connection.end(text)));
+    t.is((await asked).stdout, Array.from({ length: 50 }, (_, index) => `${index}\n`).join(''));
+  });
 
   test.serial('ports that are the agent’s are nobody else’s', async (t) => {
     for (const port of [1024, 1025, 0, 2 ** 32 - 1, 1.5]) {

@@ -6,7 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import test from 'ava';
 
-import { MicroVM, MicroVMError } from '../../../index.ts';
+import { MicroVM, MicroVMError, type MicroVMOptions } from '../../../index.ts';
 import { type AcceleratorName, PATIENCE_MS, privateRuntimeFolder } from '../guest.ts';
 import { holdings } from '../leftovers.ts';
 
@@ -23,13 +23,13 @@ const SOAK_MS = 60 * 60_000;
 const MEMORY_MIB = 128;
 
 /** Declares the tests; one guest serves them all, one after another. */
-export function processBehaviours(accelerator: AcceleratorName): void {
+export function processBehaviours(accelerator: AcceleratorName, options: MicroVMOptions = {}): void {
   privateRuntimeFolder();
   const atOnce = accelerator === 'kvm' && !IS_SOAK ? 50 : MANY;
   let vm: MicroVM;
 
   test.before(async () => {
-    vm = await MicroVM.create({ accelerator, bootTimeout: PATIENCE_MS });
+    vm = await MicroVM.create({ accelerator, bootTimeout: PATIENCE_MS, ...options });
   });
   test.after.always(async () => {
     await vm?.kill();

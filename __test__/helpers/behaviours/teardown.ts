@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import test from 'ava';
 
+import type { MicroVMOptions } from '../../../index.ts';
 import type { AcceleratorName } from '../guest.ts';
 import { children, processEnd, runtimeFolders } from '../leftovers.ts';
 
@@ -18,13 +19,15 @@ interface Owned {
 }
 
 /** Declares the tests. */
-export function teardownBehaviours(accelerator: AcceleratorName): void {
+export function teardownBehaviours(accelerator: AcceleratorName, vsock: MicroVMOptions['vsock'] = 'unix'): void {
   for (const [how, exitCode] of [
     ['exit', 4],
     ['throw', 1],
   ] as const) {
     test.serial(`an owner that ends by ${how} leaves no process and no folder, and keeps its exit code`, async (t) => {
-      const owner = spawn(process.execPath, [OWNER, accelerator, how], { stdio: ['ignore', 'pipe', 'ignore'] });
+      const owner = spawn(process.execPath, [OWNER, accelerator, how, JSON.stringify(vsock)], {
+        stdio: ['ignore', 'pipe', 'ignore'],
+      });
       t.teardown(() => owner.kill('SIGKILL'));
       const exited = once(owner, 'exit');
       const [line] = (await once(createInterface(owner.stdout), 'line')) as [string];
@@ -40,7 +43,7 @@ export function teardownBehaviours(accelerator: AcceleratorName): void {
   }
 
   test.serial('a worker that is terminated takes its machine with it', async (t) => {
-    const worker = new Worker(OWNER, { argv: [accelerator, 'stay'] });
+    const worker = new Worker(OWNER, { argv: [accelerator, 'stay', JSON.stringify(vsock)] });
     const [owned] = (await once(worker, 'message')) as [Owned];
     await worker.terminate();
     await Promise.all(owned.children.map(({ pid }) => processEnd(pid)));

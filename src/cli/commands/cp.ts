@@ -101,15 +101,6 @@ async function perform(
   const limits = { maxBytes: wholeNumber(given, 'max-bytes'), maxEntries: wholeNumber(given, 'max-entries') };
   progress.say(`looking for ${machine}`);
   const found = await findMachine(machine);
-  if (found.vsock === 'vhost') {
-    throw new MicroVMError(
-      'ERR_NOT_SUPPORTED',
-      `The machine ${machine} is on the host's own vsock, where only its owner reaches it`,
-      {
-        hint: 'Start it without --vsock vhost.',
-      },
-    );
-  }
   const api = new AgentApi(unixTransport(found.socket));
   // A guest that does not even take the connection is left at once, too.
   const leave = (): void => api.close();

@@ -144,7 +144,7 @@ impl<S: Sockets> Host<S> {
     pub(super) fn stop_listening(&self, port: u32, cid: u32) {
         let mut state = self.shared.state();
         state.registry.remove(port, cid);
-        let left = state.registry.guests_at(port);
+        let left = state.backlog(port);
         if left == 0 {
             state.called.remove(&port);
             state.short.remove(&port);
@@ -153,7 +153,7 @@ impl<S: Sockets> Host<S> {
             }
         } else if let Some(Source::Listener { socket, .. }) = state.listener(port) {
             // It cannot fail on a socket that listens, and a longer queue would do no harm.
-            let _ = listen(socket, backlog(left));
+            let _ = listen(socket, left);
         }
     }
 
@@ -220,11 +220,6 @@ impl<S: Sockets> Drop for Host<S> {
     }
 }
 
-/// The backlog of a port: one waiting connection for each guest that is listened for.
-fn backlog(guests: usize) -> i32 {
-    i32::try_from(guests).unwrap_or(i32::MAX)
-}
-
 /// What epoll tells of a source's descriptor.
 fn key(source: u64, side: u64) -> u64 {
     source << 1 | side
@@ -235,6 +230,13 @@ impl State {
     fn next_source(&mut self) -> u64 {
         self.last_source += 1;
         self.last_source
+    }
+
+    /// The places in the kernel's queue of a port: what all guests' inboxes hold, so that no guest's
+    /// burst takes places that are meant for others. 0 where nobody is listened for.
+    fn backlog(&self, port: u32) -> i32 {
+        let places = self.registry.at(port).map(|inbox| inbox.limit());
+        i32::try_from(places.fold(0, usize::saturating_add)).unwrap_or(i32::MAX)
     }
 
     fn listener(&self, port: u32) -> Option<&Source> {
@@ -258,7 +260,7 @@ impl<S: Sockets> Shared<S> {
     }
 
     fn open_or_widen(&self, state: &mut State, port: u32) -> Result<(), Errno> {
-        let backlog = backlog(state.registry.guests_at(port));
+        let backlog = state.backlog(port);
         if let Some(Source::Listener { socket, .. }) = state.listener(port) {
             return listen(socket, backlog);
         }

@@ -34,11 +34,20 @@ impl Inbox {
         })
     }
 
-    /// Puts a connection in. One too many takes the place of the oldest, whose guest has most
-    /// likely given it up.
+    /// How many may wait, at least one.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Puts a connection in. Of an inbox with one place a newer one takes the place of the oldest,
+    /// which its agent has given up when it dials again; where many wait, each for an answer of
+    /// its own, one too many is closed.
     pub(super) fn put(&self, connection: UnixStream) {
         let mut waiting = self.waiting();
         if waiting.len() >= self.limit {
+            if self.limit > 1 {
+                return;
+            }
             waiting.pop_front();
         }
         waiting.push_back(connection);
@@ -80,26 +89,33 @@ mod tests {
         (near, far)
     }
 
-    #[test]
-    fn a_newer_connection_takes_the_place_of_the_oldest() {
-        let inbox = Inbox::new(2).unwrap();
-        let mut kept = Vec::new();
+    fn kept_and_closed_of_five(limit: usize) -> (Vec<u8>, Vec<u8>) {
+        let inbox = Inbox::new(limit).unwrap();
+        let mut guests = Vec::new();
         for number in 0..5 {
             let (near, far) = numbered(number);
             inbox.put(far);
-            kept.push(near);
+            guests.push((number, near));
         }
-        let mut numbers = Vec::new();
+        let closed = guests.iter_mut().filter_map(|(number, near)| {
+            let kind = near.write(b"x").err()?.kind();
+            assert_eq!(kind, std::io::ErrorKind::BrokenPipe);
+            Some(*number)
+        });
+        let closed = closed.collect();
+        let mut kept = Vec::new();
         while let Some(mut connection) = inbox.take() {
             let mut number = [0];
             connection.read_exact(&mut number).unwrap();
-            numbers.extend(number);
+            kept.extend(number);
         }
-        assert_eq!(numbers, [3, 4]);
-        assert_eq!(
-            kept[0].write(b"x").unwrap_err().kind(),
-            std::io::ErrorKind::BrokenPipe
-        );
+        (kept, closed)
+    }
+
+    #[test]
+    fn in_a_single_place_the_newest_waits_and_in_many_those_that_came_first() {
+        assert_eq!(kept_and_closed_of_five(1), (vec![4], vec![0, 1, 2, 3]));
+        assert_eq!(kept_and_closed_of_five(2), (vec![0, 1], vec![2, 3, 4]));
     }
 
     #[test]

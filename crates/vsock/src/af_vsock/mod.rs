@@ -68,7 +68,9 @@ impl AfVsockGuest {
     }
 
     /// Listens for the guest's connections to a port of the host. At most `waiting` wait to be
-    /// taken; a newer one takes the place of the oldest.
+    /// taken: one more is closed, but takes the place of the other where there is a single place,
+    /// which is for an agent that dials again. As many may wait in the kernel before
+    /// (up to its `net.core.somaxconn`), beyond which the guest is refused.
     ///
     /// # Errors
     ///

@@ -20,9 +20,9 @@ impl<T> Default for Registry<T> {
 }
 
 impl<T> Registry<T> {
-    /// How many guests are listened for at a port.
-    pub(super) fn guests_at(&self, port: u32) -> usize {
-        self.ports.get(&port).map_or(0, HashMap::len)
+    /// What is kept for the guests that are listened for at a port.
+    pub(super) fn at(&self, port: u32) -> impl Iterator<Item = &T> {
+        self.ports.get(&port).into_iter().flat_map(HashMap::values)
     }
 
     /// Adds a guest at a port; false, and nothing is changed, where it is there already.
@@ -95,7 +95,7 @@ mod tests {
                 }
                 for port in 0..4 {
                     let guests = model.keys().filter(|(at, _)| *at == port).count();
-                    prop_assert_eq!(registry.guests_at(port), guests);
+                    prop_assert_eq!(registry.at(port).count(), guests);
                     for cid in 0..6 {
                         prop_assert_eq!(registry.get(port, cid), model.get(&(port, cid)));
                     }

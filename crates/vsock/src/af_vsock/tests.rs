@@ -42,14 +42,18 @@ impl Network {
 
     /// A guest connects to a port of the host.
     fn dial(self, cid: u32, port: u32) -> Result<UnixStream, Errno> {
+        self.dial_as(cid, port, SocketFlags::CLOEXEC)
+    }
+
+    /// The same, where a queue without a place is an error.
+    fn dial_now(self, cid: u32, port: u32) -> Result<UnixStream, Errno> {
+        self.dial_as(cid, port, FLAGS)
+    }
+
+    fn dial_as(self, cid: u32, port: u32, flags: SocketFlags) -> Result<UnixStream, Errno> {
         static SERIAL: AtomicU32 = AtomicU32::new(1);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let socket = socket_with(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         bind(&socket, &self.address(cid, u32::MAX, serial))?;
         connect(&socket, &self.address(2, port, 0))?;
         let stream = UnixStream::from(socket);
@@ -278,6 +282,50 @@ fn of_an_agent_that_dials_again_the_newest_connection_counts() {
     let newest = bench.network.dial(10, 1024).unwrap();
     assert!(is_closed(given_up));
     says_hello(&listener, newest, "the newest");
+}
+
+#[test]
+fn as_many_wait_in_the_kernel_as_the_listeners_of_a_port_ask_for() {
+    let bench = bench();
+    let (one, other) = (bench.guest(10), bench.guest(11));
+    let agents = one.listen(1024, 1).unwrap();
+    let programs = one.listen(6000, 128).unwrap();
+    // The thread, held where it tells of a connection: nothing is accepted meanwhile.
+    let _service = bench.network.serve(10, 7);
+    let (held, going_on) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let done = {
+        let (held, going_on) = (Arc::clone(&held), Arc::clone(&going_on));
+        Box::new(move |_| {
+            held.wait();
+            going_on.wait();
+        })
+    };
+    bench.host.connect(10, 7, PATIENCE, done).unwrap();
+    held.wait();
+    let dial_all = |cid, port, count| -> Vec<UnixStream> {
+        let dials = std::iter::repeat_with(|| bench.network.dial_now(cid, port));
+        dials.take(count).filter_map(Result::ok).collect()
+    };
+    // Linux takes one more than it was told.
+    assert_eq!(dial_all(10, 1024, 50).len(), 2);
+    let mut talks = dial_all(10, 6000, 50);
+    assert_eq!(talks.len(), 50);
+    // Another guest brings places of its own.
+    let others = other.listen(6000, 16).unwrap();
+    assert_eq!(dial_all(11, 6000, 200).len(), 128 + 16 + 1 - 50);
+    drop(others);
+    assert!(dial_all(11, 6000, 1).is_empty(), "and takes them along");
+    going_on.wait();
+    for (talk, word) in talks.iter_mut().zip(0u8..) {
+        talk.write_all(&[word]).unwrap();
+    }
+    for word in 0..50 {
+        let mut heard = [0];
+        let mut stream = programs.accept(PATIENCE).unwrap();
+        stream.read_exact(&mut heard).unwrap();
+        assert_eq!(heard, [word]);
+    }
+    drop(agents);
 }
 
 #[test]

@@ -12,8 +12,10 @@
     clippy::cast_possible_truncation
 )]
 
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -32,11 +34,15 @@ const NOBODY: u32 = 4_000_000_001;
 const PATIENCE: Duration = Duration::from_secs(60);
 const DEVICE: &str = "/dev/vhost-vsock";
 
-const TESTS: [(&str, fn()); 8] = [
+const TESTS: [(&str, fn()); 9] = [
     ("megabytes_pass_both_ways", megabytes_pass_both_ways),
     (
         "connections_follow_one_another",
         connections_follow_one_another,
+    ),
+    (
+        "fifty_that_come_at_once_wait_in_the_kernel",
+        fifty_that_come_at_once_wait_in_the_kernel,
     ),
     ("strangers_are_closed", strangers_are_closed),
     (
@@ -173,6 +179,65 @@ fn connections_follow_one_another() {
         drop(accepted);
         assert!(is_closed(dialled));
     }
+}
+
+fn fifty_that_come_at_once_wait_in_the_kernel() {
+    let guest = AfVsockGuest::new(LOOPBACK).unwrap();
+    let agents = guest.listen(900_006, 1).unwrap();
+    let programs = guest.listen(900_007, 128).unwrap();
+    let _held_at = guest.listen(900_008, 1).unwrap();
+    // The host's thread, held where it tells of a connection: nothing is accepted meanwhile.
+    let outside = AfVsockGuest::new(HOST).unwrap();
+    let ((held, is_held), (go_on, going_on)) = (channel(), channel());
+    let hold = move |_| {
+        held.send(()).unwrap();
+        going_on.recv().unwrap();
+    };
+    outside.connect(900_008, PATIENCE, hold).unwrap();
+    is_held.recv_timeout(PATIENCE).unwrap();
+    let mut talks: Vec<_> = (0..50).map(|_| dial_by_hand(900_007).unwrap()).collect();
+    let heard = (0..50).filter(|_| dial_by_hand(900_006).is_ok()).count();
+    go_on.send(()).unwrap();
+    // Linux takes one more than it was told.
+    assert_eq!(heard, 2);
+    for (talk, word) in talks.iter_mut().zip(0u8..) {
+        talk.write_all(&[word]).unwrap();
+    }
+    for word in 0..50 {
+        let mut byte = [0];
+        let mut accepted = programs.accept(PATIENCE).unwrap();
+        accepted.read_exact(&mut byte).unwrap();
+        assert_eq!(byte, [word]);
+    }
+    drop(agents);
+}
+
+/// A connection to a port of the host without the host's thread. It is made when it waits in the
+/// queue, and need not be accepted for that.
+fn dial_by_hand(port: u32) -> std::io::Result<File> {
+    let address = libc::sockaddr_vm {
+        svm_family: libc::AF_VSOCK as libc::sa_family_t,
+        svm_reserved1: 0,
+        svm_port: port,
+        svm_cid: HOST,
+        svm_zero: [0; 4],
+    };
+    // SAFETY: it has no precondition.
+    let descriptor =
+        unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    if descriptor < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: it was opened just now, and nobody else knows it.
+    let socket = unsafe { File::from_raw_fd(descriptor) };
+    let length = size_of::<libc::sockaddr_vm>() as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes of the address during the call; the descriptor is
+    // open.
+    let answer = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    if answer < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(socket)
 }
 
 fn strangers_are_closed() {
