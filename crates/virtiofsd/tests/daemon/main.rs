@@ -33,7 +33,7 @@ mod transfer;
 use std::process::ExitCode;
 
 use microvm_test_support::{run, tests};
-use options::{access, agreed, attributes, ids, log, privileges, refused};
+use options::{access, agreed, attributes, ids, log, pool, privileges, refused};
 
 fn main() -> ExitCode {
     let mut all = tests! {
@@ -141,13 +141,19 @@ fn main() -> ExitCode {
             ranges_of_users_are_mapped_where_the_host_grants_them;
         log:
             log_levels_are_followed_and_the_environment_has_precedence,
+            a_log_level_leaves_out_what_is_below_it,
             the_old_names_of_the_socket_and_the_folder_still_work,
             its_capabilities_for_management_software_are_printed_alone,
             a_log_for_syslog_goes_there_and_nowhere_else;
+        pool:
+            a_pool_has_as_many_threads_as_were_asked_for,
+            a_pool_works_on_as_many_requests_at_a_time_as_it_has_threads;
         privileges:
             capabilities_are_those_that_were_asked_for_and_no_others_can_come_back,
             seccomp_is_in_force_unless_it_is_not_wanted,
             the_limit_of_open_files_is_what_was_asked_for,
+            the_limit_of_open_files_is_a_million_where_that_is_possible,
+            the_limit_of_open_files_is_the_hard_one_where_no_more_is_possible,
             a_guest_that_has_all_of_its_open_files_is_told_and_gets_more_when_it_forgets_some;
         refused:
             wrong_usage_ends_with_status_2_and_says_what_is_wrong,
