@@ -102,10 +102,27 @@ impl Driver {
 
     pub fn start_with(socket: &Path, rings: u16, event_idx: bool) -> Self {
         let mut driver = connect(socket, rings.into(), event_idx);
-        for index in 0..rings {
-            driver.add_ring(index.into(), SIZE);
-        }
+        driver.start_rings(rings);
         driver
+    }
+
+    /// Starts so many rings from their beginning.
+    pub fn start_rings(&mut self, rings: u16) {
+        self.rings.clear();
+        for index in 0..rings.into() {
+            let [_, available, used] = Self::parts(index);
+            for part in [available, used] {
+                self.write(part, &[0; 4]);
+            }
+            self.add_ring(index, SIZE);
+        }
+    }
+
+    /// Stops all rings, as before a reset.
+    pub fn stop_rings(&self) {
+        for index in 0..self.rings.len() {
+            self.frontend.get_vring_base(index).unwrap();
+        }
     }
 
     /// Tells the daemon of the memory, once more if it knows it.

@@ -11,6 +11,7 @@
     clippy::cast_possible_truncation
 )]
 
+mod descriptors;
 mod driver;
 mod ends;
 mod files;
@@ -23,6 +24,7 @@ mod mounts;
 mod names;
 mod options;
 mod process;
+mod protocol;
 mod rings;
 mod sandbox;
 mod shrinking;
@@ -37,6 +39,8 @@ use options::{access, agreed, attributes, ids, log, pool, privileges, refused};
 
 fn main() -> ExitCode {
     let mut all = tests! {
+        descriptors:
+            descriptors_of_another_kind_are_refused_or_do_nothing_and_none_stays_open;
         ends:
             a_server_that_dies_by_a_signal_is_told_with_it,
             a_front_end_that_speaks_something_else_is_a_failure,
@@ -74,6 +78,12 @@ fn main() -> ExitCode {
             a_file_that_is_renamed_meanwhile_is_found_where_paths_are_confirmed;
         names:
             the_folder_above_cannot_be_looked_up_in_any_sandbox;
+        protocol:
+            what_is_offered_is_what_something_is_done_with,
+            a_device_that_is_reset_begins_anew_with_the_same_connection,
+            a_device_that_is_reset_while_its_rings_run_serves_none_until_they_go_on,
+            memory_is_added_and_taken_away_while_the_guest_runs,
+            there_is_room_for_as_many_pieces_of_memory_as_are_told;
         rings:
             a_request_behind_a_broken_one_keeps_no_daemon_alive,
             a_ring_that_is_given_back_full_is_left_alone_and_worked_off_after_its_next_start,
@@ -109,7 +119,10 @@ fn main() -> ExitCode {
         transfer:
             a_state_that_comes_after_its_front_end_has_gone_is_not_applied,
             the_outcome_of_a_transfer_whose_other_end_stays_open_is_not_waited_for_long,
-            a_transfer_ends_when_its_front_end_goes;
+            a_transfer_ends_when_its_front_end_goes,
+            a_transfer_that_is_given_up_is_prepared_anew_when_it_is_announced_again,
+            a_state_that_comes_ends_the_preparation_of_one_that_was_to_go,
+            a_second_transfer_is_refused_while_one_is_under_way_which_goes_on;
     };
     all.extend(tests! {
         agreed:
