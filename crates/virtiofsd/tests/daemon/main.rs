@@ -11,6 +11,7 @@
     clippy::cast_possible_truncation
 )]
 
+mod denied;
 mod descriptors;
 mod driver;
 mod ends;
@@ -39,6 +40,12 @@ use options::{access, agreed, attributes, ids, log, pool, privileges, refused};
 
 fn main() -> ExitCode {
     let mut all = tests! {
+        denied:
+            an_ordinary_user_cannot_give_the_socket_to_a_group_that_is_not_its_own,
+            where_unshare_is_denied_the_sandbox_is_refused_with_what_can_be_done,
+            where_unshare_is_denied_several_threads_are_refused_with_what_may_deny_it,
+            where_user_namespaces_are_forbidden_an_ordinary_user_is_told_what_can_be_done,
+            without_a_syslog_the_log_goes_to_standard_error_and_says_so;
         descriptors:
             descriptors_of_another_kind_are_refused_or_do_nothing_and_none_stays_open;
         ends:
