@@ -141,6 +141,9 @@ fn as_state_to_save(driver: &mut Driver, kind: &str) {
     assert_eq!(taken, ["a file", "nothing"].contains(&kind), "{kind}");
 }
 
+/// What a descriptor is sent as, and what sends one of a kind.
+type Place = (&'static str, fn(&mut Driver, &str));
+
 pub fn descriptors_of_another_kind_are_refused_or_do_nothing_and_none_stays_open() {
     let daemon = Daemon::start(&["--reconnect"]);
     let server = daemon.server();
@@ -151,7 +154,7 @@ pub fn descriptors_of_another_kind_are_refused_or_do_nothing_and_none_stays_open
     };
     open();
     let before = open();
-    let places: [(&str, fn(&mut Driver, &str)); 8] = [
+    let places: [Place; 8] = [
         ("call", as_call),
         ("error", as_error),
         ("kick", as_kick),

@@ -164,6 +164,7 @@ fn main() -> ExitCode {
             a_log_level_leaves_out_what_is_below_it,
             the_old_names_of_the_socket_and_the_folder_still_work,
             its_capabilities_for_management_software_are_printed_alone,
+            its_file_for_management_software_is_printed_with_where_it_is,
             a_log_for_syslog_goes_there_and_nowhere_else;
         pool:
             a_pool_has_as_many_threads_as_were_asked_for,

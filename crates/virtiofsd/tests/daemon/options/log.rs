@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 
 use super::super::driver::Driver;
 use super::super::fuse::Mounted;
@@ -119,6 +120,22 @@ pub fn its_capabilities_for_management_software_are_printed_alone() {
     ] {
         assert!(text.contains(word), "{text}");
     }
+}
+
+pub fn its_file_for_management_software_is_printed_with_where_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    // The way to it does not count.
+    let link = folder.path().join("link");
+    let program = Path::new(env!("CARGO_BIN_EXE_microvm-virtiofsd"));
+    std::os::unix::fs::symlink(program, &link).unwrap();
+    let mut command = std::process::Command::new(link);
+    let output = command.arg("--print-vhost-user-json").output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty());
+    let place = program.canonicalize().unwrap();
+    let want = include_str!("../../../vhost-user.json")
+        .replace("/usr/libexec/microvm-virtiofsd", place.to_str().unwrap());
+    assert!(want.contains(place.to_str().unwrap()), "{want}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), want);
 }
 
 pub fn a_log_for_syslog_goes_there_and_nowhere_else() {
