@@ -1,7 +1,7 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, watch } from 'node:fs';
-import { access, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { access, mkdir, readFile, realpath, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -9,6 +9,7 @@ import { promisify } from 'node:util';
 import test from 'ava';
 
 import { MicroVMError, VirtioFs, type VirtioFsOptions } from '../../index.ts';
+import { virtiofsdPath } from '../../src/native.ts';
 import { temporaryFolder } from '../helpers/temporary-folder.ts';
 
 const INDEX = new URL('../../index.ts', import.meta.url).href;
@@ -132,6 +133,8 @@ test('microvm virtiofsd is the daemon: its options, streams, exit code and signa
   const run = promisify(execFile);
   const { stdout } = await run(process.execPath, [MAIN, 'virtiofsd', '--print-capabilities']);
   t.is((JSON.parse(stdout) as { type: string }).type, 'fs');
+  const entry = (await run(process.execPath, [MAIN, 'virtiofsd', '--print-vhost-user-json'])).stdout;
+  t.like(JSON.parse(entry), { type: 'fs', binary: await realpath(virtiofsdPath()) });
   t.regex((await run(process.execPath, [MAIN, 'virtiofsd', '--help'])).stdout, /--inode-file-handles/);
   t.regex((await run(process.execPath, [MAIN, 'help', 'virtiofsd'])).stdout, /Usage\n {2}microvm virtiofsd/);
   const refused = await t.throwsAsync(run(process.execPath, [MAIN, 'virtiofsd', '--shared-dir', '/tmp']));

@@ -189,7 +189,8 @@ function messages(log: string): string {
 function notStarted(message: string, { otherwise }: DaemonOwner): MicroVMError {
   const hint = message.includes(REFUSED)
     ? "The daemon's sandbox takes namespaces that this user or container may not create. Allow user namespaces (sysctl " +
-      `kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0), run as root, or ${otherwise}.`
+      'kernel.unprivileged_userns_clone=1, user.max_user_namespaces above 0, ' +
+      `kernel.apparmor_restrict_unprivileged_userns=0), run as root, or ${otherwise}.`
     : undefined;
   return new MicroVMError('ERR_MOUNT_FAILED', message, { hint });
 }

@@ -13,6 +13,8 @@ const REFUSED: &str = "This user may not create the namespaces of the sandbox: a
 /// An error that ends the daemon with status 1. Texts that virtiofsd has too are its own, for who looks for them.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("Where this program is cannot be told: {0}")]
+    ProgramPath(io::Error),
     #[error("missing \"--shared-dir\" or \"-o source\" option")]
     NoSharedDir,
     #[error("{0} does not exist")]

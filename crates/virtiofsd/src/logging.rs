@@ -34,7 +34,8 @@ pub fn start(options: &Options) {
     if !options.syslog {
         return to_stderr(level);
     }
-    if let Err(error) = syslog::init(syslog::Facility::LOG_USER, level, None) {
+    // Only by its socket: by the network, which the library falls back to, nobody would know whether it is heard.
+    if let Err(error) = syslog::init_unix(syslog::Facility::LOG_USER, level) {
         to_stderr(level);
         warn!("can't enable syslog: {error}");
     }

@@ -1,6 +1,7 @@
 //! `microvm-virtiofsd`: serves a host folder to one guest by virtio-fs, as a vhost-user back end.
 //!
-//! The command line is that of virtiofsd 1.14.0, with `--request-queues` and `--reconnect` besides. Crate `virtiofsd`
+//! The command line is that of virtiofsd 1.14.0, with `--request-queues`, `--reconnect` and
+//! `--print-vhost-user-json` besides. Crate `virtiofsd`
 //! is the file-system layer (FUSE requests, inodes, sandbox); this executable is everything around it: options, the
 //! steps of the start and their order, rings and requests, state transfer, and leaving nothing behind.
 //!
@@ -16,6 +17,7 @@
 mod backend;
 mod capabilities;
 mod confine;
+mod entry;
 mod error;
 mod logging;
 mod memory_holes;
@@ -38,7 +40,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     logging::start(&options);
-    match start::run(options) {
+    let done = match options.print_vhost_user_json {
+        true => entry::text().map(|text| print!("{text}")),
+        false => start::run(options),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{error}");

@@ -1,4 +1,4 @@
-//! The command line: names, values and defaults of virtiofsd 1.14.0, and two options of our own.
+//! The command line: names, values and defaults of virtiofsd 1.14.0, and three options of our own.
 //!
 //! Wrong usage ends the process with status 2 and a text on standard error, as clap does it. What can only be judged
 //! when all options are known is [`crate::start`]'s business and ends with status 1.
@@ -43,7 +43,7 @@ pub const CAPABILITIES: &str = r#"{
 )]
 pub struct Options {
     /// The folder to share, or a single file
-    #[arg(long, required_unless_present_any = &["compat_options", "print_capabilities"])]
+    #[arg(long, required_unless_present_any = &["compat_options", "print_capabilities", "print_vhost_user_json"])]
     pub shared_dir: Option<String>,
 
     /// Tag by which the guest mounts the device, 1 to 36 bytes; without it the virtual machine monitor names the device
@@ -53,11 +53,11 @@ pub struct Options {
     pub tag: Option<String>,
 
     /// Path of the vhost-user socket (deprecated: use --socket-path)
-    #[arg(long, required_unless_present_any = &["fd", "socket_path", "print_capabilities"])]
+    #[arg(long, required_unless_present_any = &["fd", "socket_path", "print_capabilities", "print_vhost_user_json"])]
     pub socket: Option<String>,
 
     /// Path of the vhost-user socket, which is created
-    #[arg(long, required_unless_present_any = &["fd", "socket", "print_capabilities"])]
+    #[arg(long, required_unless_present_any = &["fd", "socket", "print_capabilities", "print_vhost_user_json"])]
     pub socket_path: Option<String>,
 
     /// Group that owns the socket and may connect to it
@@ -65,7 +65,7 @@ pub struct Options {
     pub socket_group: Option<String>,
 
     /// Number of an inherited descriptor: a listening socket to accept on
-    #[arg(long, required_unless_present_any = &["socket", "socket_path", "print_capabilities"], conflicts_with_all = &["socket_path", "socket"])]
+    #[arg(long, required_unless_present_any = &["socket", "socket_path", "print_capabilities", "print_vhost_user_json"], conflicts_with_all = &["socket_path", "socket"])]
     pub fd: Option<RawFd>,
 
     /// After a front end disconnects, wait for the next one instead of ending
@@ -142,6 +142,10 @@ pub struct Options {
     /// Print what management software wants to know, and end
     #[arg(long)]
     pub print_capabilities: bool,
+
+    /// Print the file by which management software finds this program, with where it is, and end
+    #[arg(long)]
+    pub print_vhost_user_json: bool,
 
     /// Change the capabilities that are kept, e.g. +sys_admin:-chown
     #[arg(long)]

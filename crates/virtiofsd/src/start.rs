@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use log::warn;
+use log::{error, warn};
 use virtiofsd::limits::setup_rlimit_nofile;
 use virtiofsd::passthrough::read_only::PassthroughFsRo;
 use virtiofsd::passthrough::{CachePolicy, Config, MigrationMode, NegotiationMode, PassthroughFs};
@@ -116,11 +116,17 @@ fn check(options: &Options) -> Result<String, Error> {
         return Err(Error::FileInChroot);
     }
     if options.migration_mode == MigrationMode::FileHandles {
-        if options.migration_confirm_paths {
-            return Err(Error::MigrationOption("migration-confirm-paths"));
-        }
-        if options.migration_verify_handles {
-            return Err(Error::MigrationOption("migration-verify-handles"));
+        let unnecessary = [
+            (options.migration_confirm_paths, "migration-confirm-paths"),
+            (options.migration_verify_handles, "migration-verify-handles"),
+        ];
+        let mut unnecessary = unnecessary.into_iter().filter(|(given, _)| *given);
+        if let Some((_, last)) = unnecessary.next_back() {
+            // A line for each, as all of them are to be removed.
+            for (_, option) in unnecessary {
+                error!("{}", Error::MigrationOption(option));
+            }
+            return Err(Error::MigrationOption(last));
         }
     }
     let translates = !options.translate_uid.is_empty() || !options.translate_gid.is_empty();

@@ -6,7 +6,7 @@ import type { HelpPage } from '../help.ts';
 export const virtiofsdPage: HelpPage = {
   summary: 'Serves a host folder by virtio-fs to any monitor that speaks vhost-user.',
   usage: 'virtiofsd --shared-dir DIR --socket-path SOCKET [options]',
-  options: { help: { type: 'boolean', help: 'Show all options, which are those of virtiofsd 1.14.0 and two more' } },
+  options: { help: { type: 'boolean', help: 'Show all options, which are those of virtiofsd 1.14.0 and three more' } },
   printsOwnHelp: true,
   examples: [
     ['microvm virtiofsd --shared-dir . --socket-path /tmp/fs.sock --readonly', 'Serve this folder, without changes'],

@@ -242,7 +242,81 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use virtiofsd::filesystem::DirectoryIterator;
+
     use super::*;
+
+    /// A file system whose preparation takes until it is cancelled, or for ever.
+    struct Endless {
+        begun: Mutex<Sender<()>>,
+        cancelled: Mutex<Sender<()>>,
+    }
+
+    struct NoEntries;
+
+    impl DirectoryIterator for NoEntries {
+        fn next(&mut self) -> Option<virtiofsd::filesystem::DirEntry<'_>> {
+            None
+        }
+    }
+
+    impl FileSystem for Endless {
+        type Inode = u64;
+        type Handle = u64;
+        type DirIter = NoEntries;
+    }
+
+    impl SerializableFileSystem for Endless {
+        fn prepare_serialization(&self, cancel: Arc<AtomicBool>) {
+            lock(&self.begun).send(()).unwrap();
+            while !cancel.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            lock(&self.cancelled).send(()).unwrap();
+        }
+    }
+
+    /// A device, and what tells that a preparation has begun, and that it was cancelled.
+    fn device() -> (DeviceState, Arc<Server<Endless>>, [Receiver<()>; 2]) {
+        let (begun, has_begun) = channel();
+        let (cancelled, was_cancelled) = channel();
+        let [begun, cancelled] = [begun, cancelled].map(Mutex::new);
+        let server = Arc::new(Server::new(Endless { begun, cancelled }));
+        (DeviceState::default(), server, [has_begun, was_cancelled])
+    }
+
+    #[test]
+    fn a_preparation_under_way_ends_when_it_is_not_wanted_any_more() {
+        let (state, server, [begun, cancelled]) = device();
+        state.migrate(&server, true);
+        begun.recv().unwrap();
+        // A second announcement is the same one.
+        state.migrate(&server, true);
+        assert!(begun.try_recv().is_err() && cancelled.try_recv().is_err());
+        state.migrate(&server, false);
+        cancelled.try_recv().unwrap();
+        // The next announcement begins anew, and the end of the connection ends that too.
+        state.migrate(&server, true);
+        begun.recv().unwrap();
+        drop(state);
+        cancelled.try_recv().unwrap();
+    }
+
+    #[test]
+    fn a_state_that_comes_ends_the_preparation_of_one_that_was_to_go() {
+        let (state, server, [begun, cancelled]) = device();
+        state.migrate(&server, true);
+        begun.recv().unwrap();
+        let (reader, _writer) = io::pipe().unwrap();
+        let load = VhostTransferStateDirection::LOAD;
+        let stopped = VhostTransferStatePhase::STOPPED;
+        let file = File::from(OwnedFd::from(reader));
+        state.begin(&server, load, stopped, file).unwrap();
+        cancelled.try_recv().unwrap();
+    }
 
     #[test]
     fn a_state_is_copied_unless_it_is_too_large() {

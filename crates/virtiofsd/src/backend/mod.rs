@@ -226,10 +226,9 @@ impl<F: FileSystem + SerializableFileSystem + Send + Sync + 'static> VhostUserBa
             | VhostUserVirtioFeatures::LOG_ALL.bits()
     }
 
+    /// No BACKEND_REQ: there is nothing that the device would ask the front end for.
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
         let always = VhostUserProtocolFeatures::MQ
-            | VhostUserProtocolFeatures::BACKEND_REQ
-            | VhostUserProtocolFeatures::BACKEND_SEND_FD
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
             | VhostUserProtocolFeatures::LOG_SHMFD

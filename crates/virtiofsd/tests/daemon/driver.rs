@@ -102,10 +102,27 @@ impl Driver {
 
     pub fn start_with(socket: &Path, rings: u16, event_idx: bool) -> Self {
         let mut driver = connect(socket, rings.into(), event_idx);
-        for index in 0..rings {
-            driver.add_ring(index.into(), SIZE);
-        }
+        driver.start_rings(rings);
         driver
+    }
+
+    /// Starts so many rings from their beginning.
+    pub fn start_rings(&mut self, rings: u16) {
+        self.rings.clear();
+        for index in 0..rings.into() {
+            let [_, available, used] = Self::parts(index);
+            for part in [available, used] {
+                self.write(part, &[0; 4]);
+            }
+            self.add_ring(index, SIZE);
+        }
+    }
+
+    /// Stops all rings, as before a reset.
+    pub fn stop_rings(&self) {
+        for index in 0..self.rings.len() {
+            self.frontend.get_vring_base(index).unwrap();
+        }
     }
 
     /// Tells the daemon of the memory, once more if it knows it.
@@ -210,9 +227,7 @@ impl Driver {
 
     /// Waits until everything that was offered is back, or the ring out of service.
     pub fn outcome(&self, ring: usize) -> Outcome {
-        let Ring {
-            call, error, next, ..
-        } = &self.rings[ring];
+        let next = self.rings[ring].next;
         let [_, _, used] = Self::parts(ring);
         loop {
             let index = self.read(used + 2, 2);
@@ -221,20 +236,41 @@ impl Driver {
                 let length = self.read(used + 4 + 8 * last + 4, 4);
                 return Outcome::Used(u32::from_le_bytes(length.try_into().unwrap()));
             }
-            let watch = |event: &EventFd| libc::pollfd {
-                fd: event.as_raw_fd(),
-                events: libc::POLLIN,
-                revents: 0,
-            };
-            let mut polled = [watch(call), watch(error)];
-            // SAFETY: two entries, as is said.
-            let ready = unsafe { libc::poll(polled.as_mut_ptr(), 2, PATIENCE) };
-            assert!(ready > 0, "the daemon hangs");
-            if error.read().is_ok() {
+            if !self.wait_for_news(ring) {
                 return Outcome::Failed;
             }
-            let _ = call.read();
         }
+    }
+
+    /// Waits until a ring that is in its first round has given back so many chains: their heads, in that order.
+    pub fn given_back(&self, ring: usize, count: u16) -> Vec<u16> {
+        let [_, _, used] = Self::parts(ring);
+        let short = |address| u16::from_le_bytes(self.read(address, 2).try_into().unwrap());
+        while short(used + 2) < count {
+            assert!(self.wait_for_news(ring), "the ring is out of service");
+        }
+        (0..u64::from(count))
+            .map(|slot| short(used + 4 + 8 * slot))
+            .collect()
+    }
+
+    /// Waits for an interrupt; false where the ring is out of service.
+    fn wait_for_news(&self, ring: usize) -> bool {
+        let Ring { call, error, .. } = &self.rings[ring];
+        let watch = |event: &EventFd| libc::pollfd {
+            fd: event.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let mut polled = [watch(call), watch(error)];
+        // SAFETY: two entries, as is said.
+        let ready = unsafe { libc::poll(polled.as_mut_ptr(), 2, PATIENCE) };
+        assert!(ready > 0, "the daemon hangs");
+        if error.read().is_ok() {
+            return false;
+        }
+        let _ = call.read();
+        true
     }
 
     /// Waits until a ring is out of service, without a look at its memory.

@@ -11,6 +11,8 @@
     clippy::cast_possible_truncation
 )]
 
+mod denied;
+mod descriptors;
 mod driver;
 mod ends;
 mod files;
@@ -23,6 +25,7 @@ mod mounts;
 mod names;
 mod options;
 mod process;
+mod protocol;
 mod rings;
 mod sandbox;
 mod shrinking;
@@ -33,10 +36,18 @@ mod transfer;
 use std::process::ExitCode;
 
 use microvm_test_support::{run, tests};
-use options::{access, agreed, attributes, ids, log, privileges, refused};
+use options::{access, agreed, attributes, ids, log, pool, privileges, refused};
 
 fn main() -> ExitCode {
     let mut all = tests! {
+        denied:
+            an_ordinary_user_cannot_give_the_socket_to_a_group_that_is_not_its_own,
+            where_unshare_is_denied_the_sandbox_is_refused_with_what_can_be_done,
+            where_unshare_is_denied_several_threads_are_refused_with_what_may_deny_it,
+            where_user_namespaces_are_forbidden_an_ordinary_user_is_told_what_can_be_done,
+            without_a_syslog_the_log_goes_to_standard_error_and_says_so;
+        descriptors:
+            descriptors_of_another_kind_are_refused_or_do_nothing_and_none_stays_open;
         ends:
             a_server_that_dies_by_a_signal_is_told_with_it,
             a_front_end_that_speaks_something_else_is_a_failure,
@@ -74,6 +85,12 @@ fn main() -> ExitCode {
             a_file_that_is_renamed_meanwhile_is_found_where_paths_are_confirmed;
         names:
             the_folder_above_cannot_be_looked_up_in_any_sandbox;
+        protocol:
+            what_is_offered_is_what_something_is_done_with,
+            a_device_that_is_reset_begins_anew_with_the_same_connection,
+            a_device_that_is_reset_while_its_rings_run_serves_none_until_they_go_on,
+            memory_is_added_and_taken_away_while_the_guest_runs,
+            there_is_room_for_as_many_pieces_of_memory_as_are_told;
         rings:
             a_request_behind_a_broken_one_keeps_no_daemon_alive,
             a_ring_that_is_given_back_full_is_left_alone_and_worked_off_after_its_next_start,
@@ -109,7 +126,10 @@ fn main() -> ExitCode {
         transfer:
             a_state_that_comes_after_its_front_end_has_gone_is_not_applied,
             the_outcome_of_a_transfer_whose_other_end_stays_open_is_not_waited_for_long,
-            a_transfer_ends_when_its_front_end_goes;
+            a_transfer_ends_when_its_front_end_goes,
+            a_transfer_that_is_given_up_is_prepared_anew_when_it_is_announced_again,
+            a_state_that_comes_ends_the_preparation_of_one_that_was_to_go,
+            a_second_transfer_is_refused_while_one_is_under_way_which_goes_on;
     };
     all.extend(tests! {
         agreed:
@@ -141,13 +161,20 @@ fn main() -> ExitCode {
             ranges_of_users_are_mapped_where_the_host_grants_them;
         log:
             log_levels_are_followed_and_the_environment_has_precedence,
+            a_log_level_leaves_out_what_is_below_it,
             the_old_names_of_the_socket_and_the_folder_still_work,
             its_capabilities_for_management_software_are_printed_alone,
+            its_file_for_management_software_is_printed_with_where_it_is,
             a_log_for_syslog_goes_there_and_nowhere_else;
+        pool:
+            a_pool_has_as_many_threads_as_were_asked_for,
+            a_pool_works_on_as_many_requests_at_a_time_as_it_has_threads;
         privileges:
             capabilities_are_those_that_were_asked_for_and_no_others_can_come_back,
             seccomp_is_in_force_unless_it_is_not_wanted,
             the_limit_of_open_files_is_what_was_asked_for,
+            the_limit_of_open_files_is_a_million_where_that_is_possible,
+            the_limit_of_open_files_is_the_hard_one_where_no_more_is_possible,
             a_guest_that_has_all_of_its_open_files_is_told_and_gets_more_when_it_forgets_some;
         refused:
             wrong_usage_ends_with_status_2_and_says_what_is_wrong,

@@ -3,8 +3,9 @@
 use std::io::{Write, pipe};
 use std::os::fd::AsRawFd;
 
+use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
-use vhost::vhost_user::message::VhostTransferStateDirection;
+use vhost::vhost_user::message::{VhostTransferStateDirection, VhostTransferStatePhase};
 
 use super::driver::Driver;
 use super::fuse::{Mounted, ROOT};
@@ -89,4 +90,88 @@ pub fn a_transfer_ends_when_its_front_end_goes() {
     while writer.write_all(&[0]).is_ok() {
         std::thread::yield_now();
     }
+}
+
+/// Features of a driver, and with them the one that announces a transfer: `VHOST_F_LOG_ALL`.
+const FEATURES: u64 = 1 << 32 | 1 << 30 | 1 << 28;
+const LOG_ALL: u64 = 1 << 26;
+/// What the daemon says where it has nothing prepared.
+const LATE: &str = "did not announce the migration";
+
+/// A daemon and its guest, which knows some files.
+fn with_files() -> (Daemon, Mounted) {
+    let daemon = Daemon::start(&["--reconnect"]);
+    let mut mounted = Mounted::mount(Driver::start(&daemon.socket()));
+    for index in 0..200 {
+        let name = index.to_string();
+        std::fs::write(daemon.share().join(&name), &name).unwrap();
+        mounted.lookup(ROOT, &name).unwrap();
+    }
+    (daemon, mounted)
+}
+
+pub fn a_transfer_that_is_given_up_is_prepared_anew_when_it_is_announced_again() {
+    let (mut daemon, mut mounted) = with_files();
+    let frontend = &mounted.driver.frontend;
+    // Prepared, given up, and saved after all.
+    frontend.set_features(FEATURES | LOG_ALL).unwrap();
+    frontend.set_features(FEATURES).unwrap();
+    let late = save(&mut mounted.driver);
+    daemon.expect_log(LATE);
+    // Given up once and then announced again: nothing is late any more, and it is the same state.
+    let frontend = &mounted.driver.frontend;
+    frontend.set_features(FEATURES | LOG_ALL).unwrap();
+    frontend.set_features(FEATURES).unwrap();
+    frontend.set_features(FEATURES | LOG_ALL).unwrap();
+    let before = daemon.log.len();
+    let announced = save(&mut mounted.driver);
+    assert_eq!(announced.len(), late.len());
+    drop(mounted);
+    daemon.expect_log("Client disconnected");
+    assert!(!daemon.log[before..].contains(LATE), "{}", daemon.log);
+}
+
+pub fn a_state_that_comes_ends_the_preparation_of_one_that_was_to_go() {
+    let (mut daemon, mut mounted) = with_files();
+    let driver = &mut mounted.driver;
+    driver.frontend.set_features(FEATURES | LOG_ALL).unwrap();
+    let (reader, mut writer) = pipe().unwrap();
+    begin(driver, VhostTransferStateDirection::LOAD, reader.into());
+    daemon.expect_log("Cancelling serialization preparation because of incoming migration");
+    writer.write_all(b"this is no state").unwrap();
+    drop(writer);
+    assert!(driver.frontend.check_device_state().is_err());
+    // What was prepared is not there any more; the files are.
+    let state = save(driver);
+    assert!(state.len() > 200);
+    daemon.expect_log(LATE);
+    mounted.lookup(ROOT, "7").unwrap();
+}
+
+pub fn a_second_transfer_is_refused_while_one_is_under_way_which_goes_on() {
+    let (mut daemon, mut mounted) = with_files();
+    let state = save(&mut mounted.driver);
+    let driver = &mut mounted.driver;
+    let (reader, mut writer) = pipe().unwrap();
+    begin(driver, VhostTransferStateDirection::LOAD, reader.into());
+    for direction in [
+        VhostTransferStateDirection::LOAD,
+        VhostTransferStateDirection::SAVE,
+    ] {
+        let (reader, other) = pipe().unwrap();
+        let end = match direction {
+            VhostTransferStateDirection::LOAD => reader.into(),
+            VhostTransferStateDirection::SAVE => other.into(),
+        };
+        let stopped = VhostTransferStatePhase::STOPPED;
+        let second = driver.frontend.set_device_state_fd(direction, stopped, end);
+        assert!(second.is_err());
+        daemon.expect_log("Failed to initiate state (de-)serialization: resource busy");
+    }
+    writer.write_all(&state).unwrap();
+    drop(writer);
+    driver.frontend.check_device_state().unwrap();
+    // The first one's state is in force, and the next transfer possible.
+    mounted.lookup(ROOT, "7").unwrap();
+    assert_eq!(save(&mut mounted.driver).len(), state.len());
 }

@@ -98,7 +98,17 @@ pub fn direct_access_is_passed_on_when_it_is_allowed() {
 
 pub fn mount_points_are_told_unless_they_are_not_to_be() {
     const SUBMOUNT: u32 = 1;
-    for (args, want) in [(&[][..], SUBMOUNT), (&["--no-announce-submounts"], 0)] {
+    for (args, want) in [
+        (&[][..], SUBMOUNT),
+        (&["--announce-submounts"], SUBMOUNT),
+        (&["--no-announce-submounts"], 0),
+        // The later of the two counts.
+        (&["--announce-submounts", "--no-announce-submounts"], 0),
+        (
+            &["--no-announce-submounts", "--announce-submounts"],
+            SUBMOUNT,
+        ),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let below = folder.path().join("share/below");
         std::fs::create_dir_all(&below).unwrap();

@@ -47,8 +47,16 @@ pub fn options_show_in_what_is_agreed_with_the_guest() {
         (&["--cache", "never"], 0, DIRECT_IO_ALLOW_MMAP),
         (&["--posix-acl"], POSIX_ACL, 0),
         (&["--posix-acl=auto"], POSIX_ACL, 0),
+        (&["--posix-acl=never"], 0, POSIX_ACL),
         (&["--killpriv-v2"], KILLPRIV_V2, 0),
+        (&["--no-killpriv-v2"], 0, KILLPRIV_V2),
+        // The later of the two counts.
+        (&["--killpriv-v2", "--no-killpriv-v2"], 0, KILLPRIV_V2),
+        (&["--no-killpriv-v2", "--killpriv-v2"], KILLPRIV_V2, 0),
         (&["--security-label"], SECURITY_CTX, 0),
+        (&["--security-label=always"], SECURITY_CTX, 0),
+        (&["--security-label=auto"], SECURITY_CTX, 0),
+        (&["--security-label=never"], 0, SECURITY_CTX),
         (
             &["-o", "writeback,no_readdirplus,posix_acl"],
             WRITEBACK | POSIX_ACL,

@@ -4,11 +4,12 @@ use std::ffi::CString;
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 
 use super::super::driver::Driver;
 use super::super::fuse::Mounted;
 use super::super::guest::mount;
-use super::super::process::{Daemon, command, require_root};
+use super::super::process::{Daemon, command, refused, require_root};
 
 pub fn log_levels_are_followed_and_the_environment_has_precedence() {
     let log = |args: &[&str], variable: Option<&str>| {
@@ -37,6 +38,42 @@ pub fn log_levels_are_followed_and_the_environment_has_precedence() {
         fallback.contains("Use of deprecated value 'fallback'"),
         "{fallback}"
     );
+}
+
+pub fn a_log_level_leaves_out_what_is_below_it() {
+    // A warning, an error, and nothing else happens.
+    let start = [
+        "--shared-dir",
+        "/",
+        "--socket-path",
+        "/no/where/socket",
+        "-f",
+    ];
+    for (args, warns, fails) in [
+        (&[][..], true, true),
+        (&["--log-level", "trace"], true, true),
+        (&["--log-level", "warn"], true, true),
+        (&["--log-level", "error"], false, true),
+        (&["--log-level", "off"], false, false),
+        (&["-o", "loglevel=warn"], true, true),
+        (&["-o", "loglevel=err"], false, true),
+    ] {
+        let (status, text) = refused(&[&start, args].concat());
+        assert_eq!(status, Some(1));
+        assert_eq!(text.contains("WARN"), warns, "{args:?}: {text}");
+        assert_eq!(text.contains("ERROR"), fails, "{args:?}: {text}");
+        assert!(fails || text.is_empty(), "{args:?}: {text}");
+    }
+    // And takes in what is above it.
+    let said = |level: &str| {
+        let mut daemon = Daemon::start(&["--log-level", level]);
+        drop(mount(&daemon));
+        daemon.wait();
+        daemon.log.clone()
+    };
+    assert!(said("trace").contains("Received request"));
+    let info = said("info");
+    assert!(info.contains("INFO") && !info.contains("Received request"));
 }
 
 pub fn the_old_names_of_the_socket_and_the_folder_still_work() {
@@ -83,6 +120,22 @@ pub fn its_capabilities_for_management_software_are_printed_alone() {
     ] {
         assert!(text.contains(word), "{text}");
     }
+}
+
+pub fn its_file_for_management_software_is_printed_with_where_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    // The way to it does not count.
+    let link = folder.path().join("link");
+    let program = Path::new(env!("CARGO_BIN_EXE_microvm-virtiofsd"));
+    std::os::unix::fs::symlink(program, &link).unwrap();
+    let mut command = std::process::Command::new(link);
+    let output = command.arg("--print-vhost-user-json").output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty());
+    let place = program.canonicalize().unwrap();
+    let want = include_str!("../../../vhost-user.json")
+        .replace("/usr/libexec/microvm-virtiofsd", place.to_str().unwrap());
+    assert!(want.contains(place.to_str().unwrap()), "{want}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), want);
 }
 
 pub fn a_log_for_syslog_goes_there_and_nowhere_else() {

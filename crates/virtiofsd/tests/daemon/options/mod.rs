@@ -5,5 +5,6 @@ pub mod agreed;
 pub mod attributes;
 pub mod ids;
 pub mod log;
+pub mod pool;
 pub mod privileges;
 pub mod refused;

@@ -1,8 +1,14 @@
 //! What the process may do, and how much of it.
 
+use std::os::unix::process::CommandExt;
+
+use microvm_test_support::skip;
+
 use super::super::fuse::ROOT;
 use super::super::guest::mount;
 use super::super::process::{Daemon, require_root, status_of};
+
+const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
 pub fn capabilities_are_those_that_were_asked_for_and_no_others_can_come_back() {
     require_root("capabilities");
@@ -33,24 +39,74 @@ pub fn seccomp_is_in_force_unless_it_is_not_wanted() {
     }
 }
 
-pub fn the_limit_of_open_files_is_what_was_asked_for() {
-    let limit = |args: &[&str]| {
-        let daemon = Daemon::start(args);
-        let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.server())).unwrap();
-        let line = limits
-            .lines()
-            .find(|line| line.starts_with("Max open files"))
-            .unwrap();
-        line.split_whitespace().nth(3).unwrap().to_owned()
-    };
-    assert_eq!(limit(&["--rlimit-nofile", "2000"]), "2000");
-    let here = std::fs::read_to_string("/proc/self/limits").unwrap();
-    let here = here
+/// The limit of open files of a process: what counts, and what it may be raised to.
+fn open_files(process: &str) -> [u64; 2] {
+    let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+    let line = limits
         .lines()
-        .find(|line| line.starts_with("Max open files"))
-        .unwrap();
-    let here = here.split_whitespace().nth(3).unwrap().to_owned();
-    assert_eq!(limit(&["--rlimit-nofile", "0"]), here);
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let mut numbers = line.unwrap().split_whitespace().map(|n| n.parse().unwrap());
+    [numbers.next().unwrap(), numbers.next().unwrap()]
+}
+
+/// The limit that a daemon has, started with these limits of its own.
+fn limit_of_one(args: &[&str], limits: [u64; 2]) -> (u64, String) {
+    let [rlim_cur, rlim_max] = limits;
+    let mut daemon = Daemon::start_in(tempfile::tempdir().unwrap(), args, |command| {
+        let limit = libc::rlimit { rlim_cur, rlim_max };
+        let set = move || {
+            // SAFETY: a value that lives through the call.
+            match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        };
+        // SAFETY: setrlimit is async-signal-safe.
+        unsafe { command.pre_exec(set) };
+    });
+    let [now, _] = open_files(&daemon.server().to_string());
+    (now, std::mem::take(&mut daemon.log))
+}
+
+pub fn the_limit_of_open_files_is_what_was_asked_for() {
+    let [_, most] = open_files("self");
+    let limits = [1500, most];
+    assert_eq!(limit_of_one(&["--rlimit-nofile", "2000"], limits).0, 2000);
+    assert_eq!(limit_of_one(&["--rlimit-nofile", "0"], limits).0, 1500);
+}
+
+/// The limit that the daemon tries to have, by itself.
+fn a_million() -> u64 {
+    let kernels = std::fs::read_to_string("/proc/sys/fs/nr_open").unwrap();
+    1_000_000.min(kernels.trim().parse().unwrap())
+}
+
+/// Whether this user may go beyond a limit that was set.
+fn raises_limits() -> bool {
+    let capabilities = status_of(std::process::id(), "CapEff");
+    u64::from_str_radix(&capabilities, 16).unwrap() & CAP_SYS_RESOURCE != 0
+}
+
+pub fn the_limit_of_open_files_is_a_million_where_that_is_possible() {
+    let want = a_million();
+    let [_, most] = open_files("self");
+    if most < want && !raises_limits() {
+        skip(format!("no process here may open {want} files"));
+    }
+    let (limit, log) = limit_of_one(&[], [1024, most.min(want)]);
+    assert_eq!(limit, want, "{log}");
+    assert!(!log.contains("hard limit"), "{log}");
+    // One that is higher already is left.
+    if most > want {
+        assert_eq!(limit_of_one(&[], [want + 1, want + 1]).0, want + 1);
+    }
+}
+
+pub fn the_limit_of_open_files_is_the_hard_one_where_no_more_is_possible() {
+    let (limit, log) = limit_of_one(&[], [1024, 3000]);
+    let raises = raises_limits();
+    assert_eq!(limit, if raises { a_million() } else { 3000 }, "{log}");
+    assert_eq!(log.contains("the hard limit (3000)"), !raises, "{log}");
 }
 
 pub fn a_guest_that_has_all_of_its_open_files_is_told_and_gets_more_when_it_forgets_some() {

@@ -111,6 +111,11 @@ pub fn what_does_not_go_together_ends_with_status_1_and_a_message() {
     let socket = socket.to_str().unwrap();
     let with =
         |more: &[&'static str]| [&["--shared-dir", share, "--socket-path", socket], more].concat();
+    let both = with(&[
+        "--migration-mode=file-handles",
+        "--migration-verify-handles",
+        "--migration-confirm-paths",
+    ]);
     let mut cases = vec![
         (
             vec!["--socket-path", socket, "-o", "xattr"],
@@ -158,6 +163,15 @@ pub fn what_does_not_go_together_ends_with_status_1_and_a_message() {
                 "--migration-verify-handles",
             ]),
             "Cannot use --migration-verify-handles with --migration-mode=file-handles",
+        ),
+        // Both are told, one line each.
+        (
+            both.clone(),
+            "Cannot use --migration-confirm-paths with --migration-mode=file-handles (because it is unnecessary)\n",
+        ),
+        (
+            both,
+            "Cannot use --migration-verify-handles with --migration-mode=file-handles (because it is unnecessary)\n",
         ),
         (
             with(&["--posix-acl", "--translate-uid", "map:0:0:1"]),
