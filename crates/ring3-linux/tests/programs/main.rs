@@ -15,6 +15,7 @@ mod calls;
 mod files;
 mod fixture;
 mod hostile;
+mod instructions;
 mod lifetimes;
 mod limits;
 mod mappings;
@@ -56,8 +57,12 @@ fn main() -> ExitCode {
             descriptors_of_the_host_are_waited_for,
             full_pipe_and_silent_stdin_end_with_the_run,
             writers_get_what_is_written_and_may_fail;
+        instructions:
+            privileged_instructions_are_signals,
+            instructions_that_hosts_answer_differently_harm_nobody,
+            returns_to_any_selector_stay_in_ring_3,
+            interrupt_vectors_are_signals_or_ignored;
         hostile:
-            privileged_instructions_and_vectors_are_signals,
             addresses_at_the_edges_are_faults,
             mappings_of_all_sizes_and_places_harm_nobody,
             program_that_takes_all_its_memory_away_gets_a_signal,
