@@ -112,6 +112,22 @@ pub fn program_that_takes_all_its_memory_away_gets_a_signal() {
     assert_unharmed(&mut sandbox);
 }
 
+pub fn forks_are_refused_and_counted() {
+    let mut sandbox = sandbox();
+    for _ in 0..2 {
+        let program = Program::at(c("hostile")).args(["forks"]);
+        let outcome = sandbox.run(program, Run::default()).unwrap();
+        assert!(outcome.wanted_processes());
+        let counted = &outcome.unsupported;
+        let counts = ["fork", "vfork", "clone3"].map(|name| counted.get(name).copied());
+        assert_eq!(counts, [Some(1000); 3], "{outcome:?}");
+        // A thread, and what fork() of the library is.
+        assert_eq!(counted.get("clone"), Some(&1002), "{outcome:?}");
+        assert_eq!(text(outcome), "refused\n");
+    }
+    assert_unharmed(&mut sandbox);
+}
+
 /// A number that system calls are asked to take: small, at an edge, an address, or anything.
 fn argument() -> impl Strategy<Value = u64> {
     prop_oneof![
