@@ -2,7 +2,9 @@
 
 import { fail, setUp } from './set-up.mjs';
 import { SetUpError } from './set-up/report.mjs';
-import { KVM_TESTS, runAva, runFileSystemTests, runKvmTests } from './test/suites.mjs';
+import { KVM_TESTS, runAva, runCargoTests, runFileSystemTests, runKvmTests, runRustOnKvm } from './test/suites.mjs';
+
+const RING3 = ['ring3', 'ring3-linux'];
 
 const PARTS = {
   busy: () => {
@@ -18,6 +20,10 @@ const PARTS = {
     await setUp({ only: ['bench-kernel', 'pjdfstest'] });
     return runFileSystemTests();
   },
+  // Thousands of sandboxes, of hostile programs and of changes of what is mapped.
+  ring3: () => runCargoTests(RING3),
+  // The lab's processor has nested paging, under which no stale page table shows: here KVM shadows them.
+  shadow: () => runRustOnKvm({ seconds: 3600, crates: RING3, env: { LAB: 'nested', LAB_KVM_AMD: 'npt=0' } }),
   lab: async () => {
     await setUp({ only: ['bench-kernel', 'pjdfstest'] });
     return runKvmTests({ seconds: 4 * 3600, folders: Object.values(KVM_TESTS), env: { MICROVM_SOAK: '1' } });

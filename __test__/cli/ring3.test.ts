@@ -1,13 +1,16 @@
 // `microvm ring3` as a user meets it: streams, exit codes, JSON, the trace, interruption.
 
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import test from 'ava';
 
 import { microvm } from '../helpers/behaviours/command-line.ts';
+import { buildGlibcProgram, buildLua } from '../helpers/built-programs.ts';
+import { whereRing3IsUnsupported } from '../helpers/odd-host.ts';
 import { BUSYBOX, ring3Test } from '../helpers/ring3.ts';
 import { writeElf } from '../helpers/static-elf.ts';
 import { temporaryFolder } from '../helpers/temporary-folder.ts';
@@ -56,6 +59,34 @@ ring3Test('list tells which platforms work', async (t) => {
     data.find(({ name }) => name === 'kvm'),
     { usable: true, facts: { mapUnit: 2 ** 24, minUserAddress: 4096 } },
   );
+});
+
+ring3Test('list and run tell why a host cannot', async (t) => {
+  const refused = (args: readonly string[]): Promise<{ stdout: string; stderr: string; code?: number }> => {
+    const [file, ...words] = whereRing3IsUnsupported([process.execPath, MAIN, 'ring3', ...args]);
+    return promisify(execFile)(file, words).catch((error: { stdout: string; stderr: string; code: number }) => error);
+  };
+  const [found] = JSON.parse((await refused(['list', '--json'])).stdout) as { usable: boolean; error: object }[];
+  t.like(found, { usable: false, error: { code: 'ERR_RING3_UNSUPPORTED' } });
+  const { stdout, stderr, code } = await refused(['run', '--', BUSYBOX, 'true']);
+  t.deepEqual([stdout, code], ['', 125]);
+  t.regex(stderr, /Host is unsupported: KVM does not exchange registers/);
+});
+
+ring3Test('a static program of C runs with its arguments, variables and exit code', async (t) => {
+  const program = await buildGlibcProgram(await temporaryFolder(t));
+  const { stdout, stderr, exitCode } = await microvm([...run, '--env', 'HOME=/home', '--', program, 'x', 'y z']);
+  t.deepEqual([stderr, exitCode], ['done\n', 7]);
+  t.regex(stdout, /^arguments x y z; HOME=\/home\n[^]*\njumped 42\npid 2 uid 1000\n$/);
+});
+
+ring3Test('Lua runs a script under --root', async (t) => {
+  const root = await temporaryFolder(t);
+  const lua = await buildLua(root);
+  const script = 'print(#arg, arg[1], io.read("n") * 2, string.format("%.6f", math.sin(1)))';
+  writeFileSync(path.join(root, 'script.lua'), `${script}; os.exit(3)\n`);
+  const answer = await microvm([...run, '--root', root, '--', lua, '/script.lua', 'first', '2nd'], '21\n');
+  t.deepEqual(answer, { stdout: '2\tfirst\t42\t0.841471\n', stderr: '', exitCode: 3 });
 });
 
 ring3Test('output goes where it belongs, input comes in, and the exit code is the program’s', async (t) => {

@@ -59,14 +59,25 @@ function outcome(name, status, counts) {
   return { name, ...counts, failed: counts.failed + (crashed ? 1 : 0) };
 }
 
-/** The Rust tests of all crates. */
-export async function runCargoTests() {
+/**
+ * The Rust tests of all crates, or of those that are named, where the soak runs them: optimized, with its numbers of rounds.
+ * @param {string[]} [crates] without their prefix
+ */
+export async function runCargoTests(crates) {
   let output = '';
-  const status = await runWith(['cargo', 'test', '--workspace', '--locked', '--no-fail-fast'], (text) => {
+  const read = (text) => {
     output += text;
     process.stdout.write(text);
-  });
+  };
+  const which = crates ? ['--release', ...packagesOf(crates)] : ['--workspace'];
+  const env = crates ? { MICROVM_SOAK: '1' } : {};
+  const status = await runWith(['cargo', 'test', '--locked', '--no-fail-fast', ...which], read, env);
   return outcome('cargo test', status, countCargoTests(output));
+}
+
+/** @param {string[]} crates */
+function packagesOf(crates) {
+  return crates.flatMap((crate) => ['--package', `microvm-${crate}`]);
 }
 
 /** The exit status of `lab/run` after LAB_TIMEOUT. */
@@ -135,14 +146,13 @@ export const KVM_TESTS = {
 
 /**
  * The tests of the crates that use KVM, where KVM is native or else in the lab.
- * @param {{seconds: number}} options
+ * @param {{seconds: number, crates?: string[], env?: NodeJS.ProcessEnv}} options
  */
-export async function runRustOnKvm({ seconds }) {
+export async function runRustOnKvm({ seconds, crates = Object.keys(MACHINE_TESTS), env = {} }) {
   const name = 'cargo test on KVM';
-  const packages = Object.keys(MACHINE_TESTS).flatMap((crate) => ['--package', `microvm-${crate}`]);
   let messages = '';
   const built = await runWith(
-    ['cargo', 'test', '--no-run', '--locked', '--quiet', '--message-format=json', ...packages],
+    ['cargo', 'test', '--no-run', '--locked', '--quiet', '--message-format=json', ...packagesOf(crates)],
     (text) => (messages += text),
   );
   if (built !== 0) return outcome(name, built, { passed: 0, failed: 0, skipped: 0 });
@@ -154,7 +164,7 @@ export async function runRustOnKvm({ seconds }) {
       process.stdout.write(output);
       return outcome(name, status, countCargoTests(output));
     };
-    return runInLab(command, seconds, { ...machine, MICROVM_TEST_REQUIRE_LINUX: '1' }, judge);
+    return runInLab(command, seconds, { ...machine, MICROVM_TEST_REQUIRE_LINUX: '1', ...env }, judge);
   });
   return sum(name, outcomes);
 }

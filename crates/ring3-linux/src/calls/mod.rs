@@ -131,7 +131,7 @@ impl Process<'_> {
                 Ok(u64::from(before))
             }
             96 => self.gettimeofday(a, b),
-            97 => self.prlimit(0, a, 0, b),
+            97 => self.getrlimit(a, b),
             98 => self.getrusage(a, b),
             99 => self.sysinfo(a),
             100 => self.times(a),

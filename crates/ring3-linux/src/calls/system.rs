@@ -127,6 +127,15 @@ impl Process<'_> {
         Ok(0)
     }
 
+    /// `getrlimit`
+    pub fn getrlimit(&mut self, resource: u64, old: u64) -> Answer {
+        let answer = self.prlimit(0, resource, 0, old)?;
+        if old == 0 {
+            return Err(Errno::FAULT.into());
+        }
+        Ok(answer)
+    }
+
     /// `setrlimit`
     pub fn setrlimit(&mut self, resource: u64, new: u64) -> Answer {
         self.memory.piece(new, 16, Access::Read)?;

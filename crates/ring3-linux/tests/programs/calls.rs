@@ -23,6 +23,21 @@ pub fn signals_and_names_are_as_on_linux() {
     assert_eq!(text(run("signals", Run::default())), "good\n");
 }
 
+/// Here and on the host's own Linux.
+pub fn wild_pointers_are_errors_in_every_call() {
+    let path = c("pointers");
+    let native = std::process::Command::new(&path).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&native.stdout), "good\n");
+    let mut sandbox = sandbox();
+    for _ in 0..2 {
+        let outcome = sandbox.run(Program::at(&path), Run::default()).unwrap();
+        assert_eq!(outcome.unsupported.len(), 0, "{:?}", outcome.unsupported);
+        let found = String::from_utf8_lossy(&outcome.stdout);
+        assert_eq!((&*found, outcome.exit), ("good\n", ExitStatus::Exited(0)));
+    }
+    assert_eq!(text(busybox(&mut sandbox, &["echo", "x"])), "x\n");
+}
+
 pub fn policies_are_told_both_paths() {
     struct Paths(Vec<String>);
     impl Policy for Paths {

@@ -17,40 +17,6 @@ fn assert_unharmed(sandbox: &mut Sandbox) {
     assert_eq!(text(busybox(sandbox, &["echo", "x"])), "x\n");
 }
 
-pub fn privileged_instructions_and_vectors_are_signals() {
-    let mut sandbox = sandbox();
-    let codes: [&[u8]; 12] = [
-        &[0xf4],             // hlt
-        &[0xfa],             // cli
-        &[0x0f, 0x20, 0xc0], // mov rax, cr0
-        &[0x0f, 0x22, 0xd8], // mov cr3, rax
-        &[0x0f, 0x30],       // wrmsr
-        &[0x0f, 0x32],       // rdmsr
-        &[0x0f, 0x01, 0xf8], // swapgs
-        &[0x48, 0x0f, 0x07], // sysretq
-        &[0xe4, 0x10],       // in al, 0x10
-        &[0xe6, 0x10],       // out 0x10, al
-        &[0x0f, 0x00, 0xd8], // ltr ax
-        &[0x0f, 0x01, 0x17], // lgdt [rdi]
-    ];
-    for code in codes {
-        let outcome = run_code(&mut sandbox, code);
-        let signals = [4, 7, 11].map(ExitStatus::Signaled);
-        assert!(signals.contains(&outcome.exit), "{code:x?} {outcome:?}");
-    }
-    for vector in 0..=255 {
-        // int vector; then it ends well
-        let code = [&[0xcd, vector, 0x31, 0xc0][..], &EXIT_WITH_RAX].concat();
-        let outcome = run_code(&mut sandbox, &code);
-        let exits = [4, 5, 7, 11].map(ExitStatus::Signaled);
-        assert!(
-            exits.contains(&outcome.exit) || outcome.exit == ExitStatus::Exited(0),
-            "{vector} {outcome:?}"
-        );
-    }
-    assert_unharmed(&mut sandbox);
-}
-
 pub fn addresses_at_the_edges_are_faults() {
     let mut sandbox = sandbox();
     let edges = [
@@ -142,6 +108,22 @@ pub fn program_that_takes_all_its_memory_away_gets_a_signal() {
         code.extend([0xb8, 11, 0, 0, 0, 0x0f, 0x05]);
         let outcome = run_code(&mut sandbox, &code);
         assert_eq!(outcome.exit, ExitStatus::Signaled(11), "{outcome:?}");
+    }
+    assert_unharmed(&mut sandbox);
+}
+
+pub fn forks_are_refused_and_counted() {
+    let mut sandbox = sandbox();
+    for _ in 0..2 {
+        let program = Program::at(c("hostile")).args(["forks"]);
+        let outcome = sandbox.run(program, Run::default()).unwrap();
+        assert!(outcome.wanted_processes());
+        let counted = &outcome.unsupported;
+        let counts = ["fork", "vfork", "clone3"].map(|name| counted.get(name).copied());
+        assert_eq!(counts, [Some(1000); 3], "{outcome:?}");
+        // A thread, and what fork() of the library is.
+        assert_eq!(counted.get("clone"), Some(&1002), "{outcome:?}");
+        assert_eq!(text(outcome), "refused\n");
     }
     assert_unharmed(&mut sandbox);
 }

@@ -15,6 +15,7 @@ mod calls;
 mod files;
 mod fixture;
 mod hostile;
+mod instructions;
 mod lifetimes;
 mod limits;
 mod mappings;
@@ -56,11 +57,16 @@ fn main() -> ExitCode {
             descriptors_of_the_host_are_waited_for,
             full_pipe_and_silent_stdin_end_with_the_run,
             writers_get_what_is_written_and_may_fail;
+        instructions:
+            privileged_instructions_are_signals,
+            instructions_that_hosts_answer_differently_harm_nobody,
+            returns_to_any_selector_stay_in_ring_3,
+            interrupt_vectors_are_signals_or_ignored;
         hostile:
-            privileged_instructions_and_vectors_are_signals,
             addresses_at_the_edges_are_faults,
             mappings_of_all_sizes_and_places_harm_nobody,
             program_that_takes_all_its_memory_away_gets_a_signal,
+            forks_are_refused_and_counted,
             system_calls_with_any_arguments_harm_nobody,
             any_signal_frame_harms_nobody,
             paths_do_not_lead_out_of_the_root,
@@ -71,6 +77,7 @@ fn main() -> ExitCode {
         calls:
             vectors_files_and_numbers_are_as_on_linux,
             signals_and_names_are_as_on_linux,
+            wild_pointers_are_errors_in_every_call,
             policies_are_told_both_paths,
             no_mapping_of_the_program_breaks_the_platform,
             times_beyond_the_clock_are_for_ever,

@@ -11,7 +11,7 @@ use microvm_test_support::{assert_no_more, counts};
 use crate::fixture::*;
 
 /// Descriptors that lead to something of this name.
-fn descriptors(name: &str) -> usize {
+pub fn descriptors(name: &str) -> usize {
     let entries = fs::read_dir("/proc/self/fd").unwrap();
     let links = entries.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
     links

@@ -1,5 +1,8 @@
 //! What a context keeps beside its general registers.
 
+use std::sync::mpsc;
+use std::thread;
+
 use microvm_ring3::{Error, Exit, SegmentBases};
 
 use crate::fixture::*;
@@ -39,57 +42,126 @@ pub fn segment_bases_are_set_and_survive_calls_and_faults() {
     assert!(matches!(error, Err(Error::Range { .. })));
 }
 
-/// Loads the vector register and MXCSR from RDI; later stores them at RSI.
-struct Vectors {
-    bytes: u64,
-    load: Vec<u8>,
-    store: Vec<u8>,
+/// How wide the vector registers are, and how many there are.
+#[derive(Clone, Copy, PartialEq)]
+enum Width {
+    Sse,
+    Avx,
+    Avx512,
 }
 
-fn vectors() -> Vectors {
-    // ldmxcsr [rdi + 64]; stmxcsr [rsi + 64]
-    let mxcsr = |code: &mut Vec<u8>, load: bool| {
-        code.extend(if load {
-            [0x0f, 0xae, 0x57, 0x40]
-        } else {
-            [0x0f, 0xae, 0x5e, 0x40]
-        });
-        code.extend(SYSCALL);
-    };
-    let (bytes, mut load, mut store) = if std::is_x86_feature_detected!("avx") {
-        // vmovdqu ymm5, [rdi]; vmovdqu [rsi], ymm5
-        (
-            32,
-            vec![0xc5, 0xfe, 0x6f, 0x2f],
-            vec![0xc5, 0xfe, 0x7f, 0x2e],
-        )
+fn width() -> Width {
+    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+        Width::Avx512
+    } else if is_x86_feature_detected!("avx") {
+        Width::Avx
     } else {
-        // movdqu xmm5, [rdi]; movdqu [rsi], xmm5
-        (
-            16,
-            vec![0xf3, 0x0f, 0x6f, 0x2f],
-            vec![0xf3, 0x0f, 0x7f, 0x2e],
-        )
-    };
-    mxcsr(&mut load, true);
-    mxcsr(&mut store, false);
-    Vectors { bytes, load, store }
+        Width::Sse
+    }
 }
 
-const STORE: u64 = CODE + 0x100;
+/// Bytes that a register is apart from the next one, behind the image of FXSAVE.
+const APART: usize = 64;
+const VECTORS: usize = 512;
+const MASKS: usize = VECTORS + 32 * APART;
+const STATE: usize = MASKS + 8 * 8;
+
+/// Loads or stores all of the state at RDI: x87 and MXCSR, vector registers, masks; then it calls.
+fn code(load: bool) -> Vec<u8> {
+    // An address of RDI and 32 bits behind it.
+    let at = |register: usize, offset: usize| {
+        let mut bytes = vec![0x87 | ((register & 7) as u8) << 3];
+        bytes.extend((offset as u32).to_le_bytes());
+        bytes
+    };
+    // fxrstor64 or fxsave64
+    let mut code = vec![0x48, 0x0f, 0xae];
+    code.extend(at(usize::from(load), 0));
+    let operation = if load { 0x6f } else { 0x7f };
+    match width() {
+        Width::Sse => {}
+        Width::Avx => {
+            for register in 0..16 {
+                // vmovdqu ymm
+                let high = (!register as u8 >> 3 & 1) << 7;
+                code.extend([0xc5, high | 0x7e, operation]);
+                code.extend(at(register, VECTORS + register * APART));
+            }
+        }
+        Width::Avx512 => {
+            for register in 0..32 {
+                // vmovdqu64 zmm
+                let inverted = !register as u8;
+                let high = (inverted >> 3 & 1) << 7 | (inverted >> 4 & 1) << 4;
+                code.extend([0x62, 0x61 | high, 0xfe, 0x48, operation]);
+                code.extend(at(register, VECTORS + register * APART));
+            }
+            for mask in 0..8 {
+                // kmovq
+                code.extend([0xc4, 0xe1, 0xf8, if load { 0x90 } else { 0x91 }]);
+                code.extend(at(mask, MASKS + mask * 8));
+            }
+        }
+    }
+    code.extend(SYSCALL);
+    code
+}
+
+const STORE_OFFSET: u64 = 0x800;
 /// Rounds towards zero; all exceptions masked.
 const MXCSR: u32 = 0x7f80;
+/// Of a reset.
+const FIRST_MXCSR: u32 = 0x1f80;
+/// The same and double precision.
+const CONTROL_WORD: u16 = 0x0e7f;
+const FIRST_CONTROL_WORD: u16 = 0x037f;
+
+/// All of the state, different in each byte of it that a program can choose.
+fn expected(seed: u8) -> Vec<u8> {
+    let mut state = vec![0; STATE];
+    state[..2].copy_from_slice(&CONTROL_WORD.to_le_bytes());
+    // No x87 register is empty.
+    state[4] = 0xff;
+    state[24..28].copy_from_slice(&MXCSR.to_le_bytes());
+    let fill = |part: &mut [u8], salt: usize| {
+        for (byte, number) in part.iter_mut().zip(0..) {
+            *byte = (number * 7 + salt * 31) as u8 ^ seed;
+        }
+    };
+    for register in 0..8 {
+        fill(&mut state[32 + register * 16..][..10], register + 100);
+    }
+    let (registers, bytes) = match width() {
+        Width::Sse => (16, 0),
+        Width::Avx => (16, 32),
+        Width::Avx512 => (32, 64),
+    };
+    for register in 0..registers {
+        fill(&mut state[VECTORS + register * APART..][..bytes], register);
+    }
+    // Their lower parts are in the image.
+    for register in 0..16 {
+        fill(&mut state[160 + register * 16..][..16], register);
+    }
+    if width() == Width::Avx512 {
+        fill(&mut state[MASKS..], 200);
+    }
+    state
+}
+
+/// What a program has that has loaded nothing.
+fn first_state() -> Vec<u8> {
+    let mut state = vec![0; STATE];
+    state[..2].copy_from_slice(&FIRST_CONTROL_WORD.to_le_bytes());
+    state[24..28].copy_from_slice(&FIRST_MXCSR.to_le_bytes());
+    state
+}
 
 fn vector_program(base: &std::sync::Arc<microvm_ring3::KvmPlatform>, seed: u8) -> Program {
-    let vectors = vectors();
-    let program = program_on(base, &vectors.load);
-    program.memory.write(0x100, &vectors.store).unwrap();
-    let pattern: Vec<u8> = (0..vectors.bytes).map(|n| n as u8 ^ seed).collect();
-    program.memory.write(PAGE, &pattern).unwrap();
-    program
-        .memory
-        .write(PAGE + 64, &MXCSR.to_le_bytes())
-        .unwrap();
+    let program = program_on(base, &code(true));
+    assert!(code(true).len() < STORE_OFFSET as usize);
+    program.memory.write(STORE_OFFSET, &code(false)).unwrap();
+    program.memory.write(PAGE, &expected(seed)).unwrap();
     program
 }
 
@@ -98,26 +170,20 @@ fn load(program: &mut Program) {
     program.call();
 }
 
-/// What the program stores: the vector register, and MXCSR.
-fn store(program: &mut Program) -> (Vec<u8>, u32) {
-    program.registers.rip = STORE;
-    program.registers.rsi = DATA + 0x200;
+/// What the program stores.
+fn store(program: &mut Program) -> Vec<u8> {
+    let mut state = vec![0; STATE];
+    program.memory.write(PAGE, &state).unwrap();
+    program.registers.rip = CODE + STORE_OFFSET;
+    program.registers.rdi = DATA;
     program.resume_to_call();
-    let mut vector = vec![0; vectors().bytes as usize];
-    let mut mxcsr = [0; 4];
-    program.memory.read(PAGE + 0x200, &mut vector).unwrap();
-    program.memory.read(PAGE + 0x240, &mut mxcsr).unwrap();
-    (vector, u32::from_le_bytes(mxcsr))
+    program.memory.read(PAGE, &mut state).unwrap();
+    // Which bits of MXCSR there are is the processor's.
+    state[28..32].fill(0);
+    state
 }
 
-fn expected(seed: u8) -> (Vec<u8>, u32) {
-    (
-        (0..vectors().bytes).map(|n| n as u8 ^ seed).collect(),
-        MXCSR,
-    )
-}
-
-pub fn vector_registers_and_mxcsr_survive_calls_and_faults() {
+pub fn floating_point_and_vector_registers_survive_calls_and_faults() {
     let mut program = vector_program(&platform_with(1), 0x5a);
     load(&mut program);
     for _ in 0..2 {
@@ -156,12 +222,10 @@ pub fn new_context_sees_nothing_of_the_one_before() {
     let mut first = vector_program(&platform, 0x77);
     load(&mut first);
     let mut second = vector_program(&platform, 0);
-    let (vector, mxcsr) = store(&mut second);
-    assert!(vector.iter().all(|&byte| byte == 0), "{vector:?}");
-    assert_eq!(mxcsr, 0x1f80);
+    assert_eq!(store(&mut second), first_state());
     drop(first);
     let mut third = vector_program(&platform, 0);
-    assert_eq!(store(&mut third).1, 0x1f80);
+    assert_eq!(store(&mut third), first_state());
 }
 
 pub fn extended_state_is_read_and_set_as_bytes() {
@@ -176,7 +240,7 @@ pub fn extended_state_is_read_and_set_as_bytes() {
     assert_eq!(store(&mut second), expected(0x33));
     assert_eq!(store(&mut first), expected(0x33));
     second.context.set_extended_state(&[]).unwrap();
-    assert_eq!(store(&mut second).1, 0x1f80);
+    assert_eq!(store(&mut second), first_state());
 }
 
 pub fn malformed_extended_state_is_an_error_and_harms_nobody() {
@@ -203,12 +267,13 @@ pub fn malformed_extended_state_is_an_error_and_harms_nobody() {
     assert_eq!(store(&mut program), expected(1));
 }
 
+/// `rdtsc; shl rdx, 32; or rax, rdx; syscall`
+const TIME: [u8; 11] = [
+    0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0, 0x0f, 0x05,
+];
+
 pub fn time_stamp_counter_never_goes_back() {
-    // rdtsc; shl rdx, 32; or rax, rdx; syscall
-    let code = [
-        0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0, 0x0f, 0x05,
-    ];
-    let mut program = program(&code);
+    let mut program = program(&TIME);
     let mut last = 0;
     for _ in 0..500 {
         program.call();
@@ -216,4 +281,32 @@ pub fn time_stamp_counter_never_goes_back() {
         assert!(now > last, "{now} after {last}");
         last = now;
     }
+}
+
+pub fn time_stamp_counters_of_two_vcpus_are_one() {
+    let platform = platform_with(2);
+    let (to_second, from_first) = mpsc::channel();
+    let (to_first, from_second) = mpsc::channel();
+    // Each thread keeps its vCPU, and reads when it has been told what the other one has read.
+    let mut second = program_on(&platform, &TIME);
+    let other = thread::spawn(move || {
+        for last in from_first {
+            second.call();
+            let now = second.registers.rax;
+            assert!(now > last, "{now} after {last} of the first vCPU");
+            to_first.send(now).unwrap();
+        }
+    });
+    let mut first = program_on(&platform, &TIME);
+    for _ in 0..500 {
+        first.call();
+        to_second.send(first.registers.rax).unwrap();
+        let last = from_second.recv().unwrap();
+        first.call();
+        let now = first.registers.rax;
+        assert!(now > last, "{now} after {last} of the second vCPU");
+    }
+    drop(to_second);
+    other.join().unwrap();
+    assert_eq!(platform.vcpus(), 2);
 }

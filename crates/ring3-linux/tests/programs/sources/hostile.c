@@ -104,6 +104,19 @@ int main(int argc, char **argv) {
     printf("%d\n", count);
     return 0;
   }
+  if (is(mode, "forks")) {
+    // struct clone_args, all of which is 0 but for the signal at its end.
+    long clone3[8] = {0, 0, 0, 0, 17};
+    for (int i = 0; i < 1000; i++) {
+      if (syscall(SYS_fork) != -1 || errno != ENOSYS) return 5;
+      if (syscall(SYS_vfork) != -1 || errno != ENOSYS) return 6;
+      if (syscall(SYS_clone, 17, 0, 0, 0, 0) != -1 || errno != ENOSYS) return 7;
+      if (syscall(SYS_clone3, clone3, sizeof clone3) != -1 || errno != ENOSYS) return 8;
+    }
+    // And a thread.
+    if (syscall(SYS_clone, 0x10f00, big, 0, 0, 0) != -1 || errno != ENOSYS) return 9;
+    return fork() < 0 ? refused() : 10;
+  }
   if (is(mode, "secret")) {
     // Leaves something behind in memory, on the stack and in files.
     static char secret[] = "a secret of the first program";
