@@ -185,7 +185,7 @@ export function copyBehaviours(
   });
 
   test.serial('microvm run --name names a machine, once, until it has ended', async (t) => {
-    const run = ['run', '--accelerator', accelerator, ...words, '--name'];
+    const run = ['run', '--accelerator', accelerator, '--boot-timeout', `${PATIENCE_MS}`, ...words, '--name'];
     const taken = await microvm([...run, 'box', '--', 'true']);
     t.is(taken.exitCode, 125);
     t.regex(taken.stderr, /ERR_MACHINE_NAME_TAKEN/);
