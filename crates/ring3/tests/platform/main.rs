@@ -50,7 +50,7 @@ fn main() -> ExitCode {
             extended_state_is_read_and_set_as_bytes,
             malformed_extended_state_is_an_error_and_harms_nobody,
             time_stamp_counter_never_goes_back,
-            time_stamp_counters_of_two_vcpus_are_one;
+            time_stamp_counters_of_two_vcpus_are_one_where_the_host_s_are;
         faults:
             read_of_an_unmapped_page_tells_address_and_access,
             write_to_a_read_only_page_tells_that_it_is_one,
