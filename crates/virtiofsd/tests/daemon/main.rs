@@ -173,7 +173,7 @@ fn main() -> ExitCode {
             capabilities_are_those_that_were_asked_for_and_no_others_can_come_back,
             seccomp_is_in_force_unless_it_is_not_wanted,
             the_limit_of_open_files_is_what_was_asked_for,
-            the_limit_of_open_files_is_a_million_where_that_is_possible,
+            the_limit_of_open_files_is_a_million_or_what_is_possible,
             the_limit_of_open_files_is_the_hard_one_where_no_more_is_possible,
             a_guest_that_has_all_of_its_open_files_is_told_and_gets_more_when_it_forgets_some;
         refused:
