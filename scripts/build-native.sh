@@ -20,6 +20,8 @@ fi
 # Static, as the guest has no C library. With an explicit target the flags stay away from build scripts. A folder of its
 # own, so that neither build throws the other's objects away, nor waits for its lock: together they take half as long.
 agent_target=${CARGO_TARGET_DIR:-target}/agent
+# Made here: cargo puts a whole new folder in the place of one that is missing, under the feet of the other build.
+mkdir -p "$agent_target"
 RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" CARGO_TARGET_DIR=$agent_target \
   cargo build --locked --profile "$profile" --package microvm-agent --target "$target" &
 agent=$!
