@@ -2,7 +2,7 @@
 
 import test from 'ava';
 
-import { bootGuest } from '../helpers/guest.ts';
+import { bootGuest } from '../../helpers/guest.ts';
 
 const boots = test.macro({
   exec: async (t, cpus: number, memory: string, leastMiB: number) => {

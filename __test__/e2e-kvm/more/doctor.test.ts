@@ -2,8 +2,8 @@
 
 import test from 'ava';
 
-import { doctor } from '../../src/doctor/doctor.ts';
-import { microvm } from '../helpers/behaviours/command-line.ts';
+import { doctor } from '../../../src/doctor/doctor.ts';
+import { microvm } from '../../helpers/behaviours/command-line.ts';
 
 test.serial('all is green, with kvm', async (t) => {
   const { ok, verdict, sections } = await doctor({ accelerator: 'kvm' });
