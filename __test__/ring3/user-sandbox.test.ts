@@ -105,11 +105,14 @@ ring3Test(
       yield 'begun\n';
       throw new Error('on purpose');
     }
-    const error = await t.throwsAsync(
-      box.run(BUSYBOX, ['cat'], { stdin: failing() }),
-      code('ERR_EXEC_FAILED', /input/),
-    );
-    t.is(((error as MicroVMError).cause as Error).message, 'on purpose');
+    // The program sees the end of its input at about the same time, and may be the first: that is no success.
+    for (let round = 0; round < 50; round += 1) {
+      const error = await t.throwsAsync(
+        box.run(BUSYBOX, ['cat'], { stdin: failing() }),
+        code('ERR_EXEC_FAILED', /input/),
+      );
+      t.is(((error as MicroVMError).cause as Error).message, 'on purpose');
+    }
     t.is((await box.run(BUSYBOX, ['echo', 'on'])).stdout, 'on\n', 'the sandbox goes on');
   },
 );

@@ -88,11 +88,12 @@ export async function run(
     const message = `onSyscall failed at ${call}: ${error instanceof Error ? error.message : String(error)}`;
     throw new MicroVMError('ERR_SYSCALL_HOOK', message, { cause: error, outcome: told });
   }
+  // It may have taken that for the end of its input, and have ended well.
+  if (inputFailure) {
+    const message = `Standard input failed, so the program was ended: ${command}`;
+    throw new MicroVMError('ERR_EXEC_FAILED', message, { cause: inputFailure.error, outcome: told });
+  }
   if (outcome.interrupted) {
-    if (inputFailure) {
-      const message = `Standard input failed, so the program was ended: ${command}`;
-      throw new MicroVMError('ERR_EXEC_FAILED', message, { cause: inputFailure.error, outcome: told });
-    }
     if (signal && isCanceled) throw aborted(signal, told);
     if (box.isClosed())
       throw new MicroVMError('ERR_RING3_CLOSED', 'The sandbox was closed while a program ran', { outcome: told });

@@ -39,11 +39,17 @@ function feed(input: Iterable<Chunk> | AsyncIterable<Chunk>, failed: () => void)
   const source = input instanceof Readable ? input : Readable.from(input, { objectMode: true });
   const ended = new AbortController();
   let failure: { readonly error: unknown } | undefined;
-  const fed = pipeline(source, socket, { signal: ended.signal }).catch((error: unknown) => {
-    // A program that reads no more, or has ended, is no failure; one of the source is.
-    if (ended.signal.aborted || source.errored !== error) return;
+  // A program that reads no more, or has ended, is no failure; one of the source is.
+  const onFailure = (error: unknown): void => {
+    if (failure || ended.signal.aborted) return;
     failure = { error };
     failed();
+  };
+  // Ahead of the pipeline's own listener, which closes the socket: a program that sees that end may be done with it before the
+  // pipeline tells why.
+  source.once('error', onFailure);
+  const fed = pipeline(source, socket, { signal: ended.signal }).catch((error: unknown) => {
+    if (source.errored === error) onFailure(error);
   });
   return {
     binding: { inputFd: far },

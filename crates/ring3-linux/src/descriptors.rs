@@ -56,7 +56,7 @@ impl Descriptors {
     /// Those that a program begins with.
     pub fn new(limit: u32) -> Self {
         let mut descriptors = Self {
-            table: Vec::with_capacity(8),
+            table: Vec::new(),
             limit: usize::try_from(limit.min(MOST)).unwrap_or(0),
             open: 0,
         };

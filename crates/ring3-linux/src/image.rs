@@ -220,21 +220,17 @@ impl Images {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(LoadError::Elf(ElfError::NotRegular));
         }
-        let identity = identity(&stat);
-        let settled = settled(&stat);
-        if settled && let Some(image) = self.find(identity) {
-            let bytes = image.bytes();
-            if bytes > limit {
-                return Err(LoadError::Elf(ElfError::TooLarge { bytes, limit }));
-            }
-            self.keep(&image);
+        let identity = settled(&stat);
+        if let Some(image) = self.loaded(identity, limit)? {
             return Ok(image);
         }
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let image = Arc::new(Image::load(&Sized { file, size }, limit, platform)?);
         let mut known = lock(&self.known);
         known.retain(|(_, image)| image.strong_count() > 0);
-        if settled && known.len() < MOST {
+        if let Some(identity) = identity
+            && known.len() < MOST
+        {
             known.push((identity, Arc::downgrade(&image)));
             drop(known);
             self.keep(&image);
@@ -245,13 +241,25 @@ impl Images {
     /// The program at a path, where it was loaded before and the file is still the same: it does
     /// not have to be opened then. Nothing where anything is in doubt, or it is too large.
     pub fn known(&self, path: &Path, limit: u64) -> Option<Arc<Image>> {
-        let stat = stat(path).ok().filter(settled)?;
-        let image = self.find(identity(&stat))?;
-        if image.bytes() > limit {
-            return None;
+        let identity = settled(&stat(path).ok()?);
+        self.loaded(identity, limit).ok().flatten()
+    }
+
+    /// The program in a file that has settled, where it was loaded before.
+    fn loaded(
+        &self,
+        identity: Option<Identity>,
+        limit: u64,
+    ) -> Result<Option<Arc<Image>>, LoadError> {
+        let Some(image) = identity.and_then(|identity| self.find(identity)) else {
+            return Ok(None);
+        };
+        let bytes = image.bytes();
+        if bytes > limit {
+            return Err(LoadError::Elf(ElfError::TooLarge { bytes, limit }));
         }
         self.keep(&image);
-        Some(image)
+        Ok(Some(image))
     }
 
     /// Makes an image one of those that stay for a while.
@@ -278,11 +286,11 @@ impl Images {
     }
 }
 
-fn settled(stat: &Stat) -> bool {
+/// Which file it is, if it was not changed just now.
+fn settled(stat: &Stat) -> Option<Identity> {
     let changed = Duration::from_secs(u64::try_from(stat.st_ctime).unwrap_or(0));
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH + changed)
-        .is_ok_and(|age| age > SETTLED)
+    let age = SystemTime::now().duration_since(UNIX_EPOCH + changed);
+    age.is_ok_and(|age| age > SETTLED).then(|| identity(stat))
 }
 
 struct Sized<'file> {

@@ -1,6 +1,6 @@
 //! A sandbox: what stays from one run to the next.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -30,6 +30,9 @@ use crate::signals::SIGKILL;
 use crate::stack::{self, Given};
 use crate::streams::Streams;
 use crate::watch::{Deadlines, Watch, thread_time};
+
+/// What a program is called of which only the file is known.
+const UNNAMED: &str = "program";
 
 /// Bounds of the limits.
 const MEMORY: (u64, u64) = (1 << 20, 1 << 40);
@@ -158,12 +161,8 @@ impl Sandbox {
     pub fn run(&mut self, program: Program, run: Run<'_>) -> Result<Outcome, Error> {
         let start = Instant::now();
         let cpu_start = thread_time();
-        let path = match &program.executable {
-            Executable::Path(path) => path.clone(),
-            Executable::File(_) => PathBuf::from("program"),
-        };
-        let name = program.name.unwrap_or_else(|| name_of(&path));
-        let image = self.image(program.executable, path)?;
+        let name = program.name.unwrap_or_else(|| name_of(&program.executable));
+        let image = self.image(program.executable)?;
         self.budget.reset_peak();
         self.prepare(&image)?;
         let Some(memory) = &mut self.loaded else {
@@ -276,16 +275,16 @@ impl Sandbox {
         cleared.map_err(Error::host("Making the first files"))
     }
 
-    fn image(&self, executable: Executable, path: PathBuf) -> Result<Arc<Image>, Error> {
+    fn image(&self, executable: Executable) -> Result<Arc<Image>, Error> {
         let platform = &*self.machine.platform;
         let limit = self.budget.limit();
-        let file = match executable {
-            Executable::File(file) => Ok(file),
+        let (file, path) = match executable {
+            Executable::File(file) => (file, PathBuf::from(UNNAMED)),
             Executable::Path(path) => match self.machine.images.known(&path, limit) {
                 Some(image) => return Ok(image),
-                None => open(path),
+                None => (open(&path)?, path),
             },
-        }?;
+        };
         let image = self.machine.images.get(&file, limit, platform);
         image.map_err(|error| match error {
             LoadError::Elf(source) => Error::Executable { path, source },
@@ -422,18 +421,22 @@ fn enter(tree: &mut Tree, cwd: &CString) -> Result<Vec<u8>, Errno> {
     Ok(found.path)
 }
 
-fn open(path: PathBuf) -> Result<File, Error> {
+fn open(path: &Path) -> Result<File, Error> {
     // Should it be a FIFO, nobody waits for its other end.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    match openat(CWD, &path, flags, Mode::empty()) {
-        Ok(file) => Ok(File::from(file)),
-        Err(source) => Err(Error::Program { path, source }),
-    }
+    let file = openat(CWD, path, flags, Mode::empty()).map_err(|source| Error::Program {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(File::from(file))
 }
 
 /// The last name: where it is on the host is not the program's business.
-fn name_of(path: &Path) -> CString {
-    let name = path.file_name().unwrap_or_default();
+fn name_of(executable: &Executable) -> CString {
+    let name = match executable {
+        Executable::Path(path) => path.file_name().unwrap_or_default(),
+        Executable::File(_) => OsStr::new(UNNAMED),
+    };
     // A path that was opened has no zero byte.
     CString::new(name.as_bytes()).unwrap_or_default()
 }

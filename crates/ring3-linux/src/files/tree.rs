@@ -26,13 +26,19 @@ const FIRST_DEVICE: u64 = 4;
 const FIRST_FREE: u64 = FIRST_DEVICE + Device::ALL.len() as u64;
 const DEVICES_NAME: &[u8] = b"dev";
 const TEMPORARY_NAME: &[u8] = b"tmp";
-/// Bytes that the first files count as.
-fn first_files() -> u64 {
+
+/// What the first files count as.
+fn room_for_first_files(budget: &Budget) -> Result<Charge, Errno> {
     let folders = [DEVICES_NAME, TEMPORARY_NAME].map(|name| FOLDER_ENTRY + name.len() as u64);
     let devices = Device::ALL
         .iter()
         .map(|(name, _)| ENTRY + name.len() as u64);
-    devices.chain(folders).sum()
+    let bytes = devices.chain(folders).sum();
+    Charge::new(budget, bytes).map_err(|_| Errno::NOSPC)
+}
+
+fn empty_top() -> Arc<Node> {
+    Node::new(TOP, 0o755, Body::Folder(Mutex::default()))
 }
 
 /// The tree of a sandbox.
@@ -100,26 +106,24 @@ impl Found {
 
 impl Tree {
     pub fn new(root: Option<&Path>, budget: &Budget, open_files: u32) -> Result<Self, Errno> {
-        let mut tree = Self {
+        Ok(Self {
             root: root.map(Root::open).transpose()?,
-            top: Node::new(TOP, 0o755, Body::Folder(Mutex::default())),
-            room: RefCell::default(),
+            top: empty_top(),
+            room: RefCell::new(Some(room_for_first_files(budget)?)),
             budget: budget.clone(),
             open: Budget::new(open_files.into()),
             next_inode: FIRST_FREE,
             watch: None,
-        };
-        tree.clear()?;
-        Ok(tree)
+        })
     }
 
     /// Forgets all that was written.
     pub fn clear(&mut self) -> Result<(), Errno> {
-        self.top = Node::new(TOP, 0o755, Body::Folder(Mutex::default()));
+        self.top = empty_top();
         self.next_inode = FIRST_FREE;
+        // What was kept before counts no more when it is asked for anew.
         self.room.take();
-        let room = Charge::new(&self.budget, first_files()).map_err(|_| Errno::NOSPC)?;
-        self.room.replace(Some(room));
+        self.room.replace(Some(room_for_first_files(&self.budget)?));
         Ok(())
     }
 
