@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -79,6 +80,7 @@ pub(crate) fn spawn(
 
 /// Like `fork`, into a control group where that works. `None` in the child, which may make system calls only.
 pub(crate) fn fork_into(group: Option<BorrowedFd<'_>>) -> io::Result<Option<Pid>> {
+    IGNORED.get_or_init(ignored);
     let mut pid = -1;
     if let Some(group) = group {
         pid = clone(Some(group));
@@ -168,21 +170,41 @@ pub(crate) fn reset_for_program() {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, ptr::null_mut()) };
 }
 
+/// The signals that this process ignores, a bit for each, as it was at the first child: what the agent follows it blocks. To
+/// look at all 64 in each child would be half of the system calls that it takes to start a program.
+static IGNORED: OnceLock<u64> = OnceLock::new();
+
+/// The kernel's own structure (handler, flags, restorer, mask), whose size is the same on x86-64 and arm64: all zeroes is
+/// SIG_DFL. libc's function would leave out the two signals that libc keeps for itself.
+type Disposition = [u64; 4];
+const SIG_IGN: u64 = 1;
+
+fn disposition(signal: i32, new: Option<&Disposition>, old: Option<&mut Disposition>) {
+    let new = new.map_or(ptr::null(), ptr::from_ref);
+    let old = old.map_or(ptr::null_mut(), ptr::from_mut);
+    // SAFETY: the structures live through the call, and no function is installed: the callers set the default only.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, new, old, size_of::<u64>()) };
+}
+
+fn ignored() -> u64 {
+    (1..=64).fold(0, |ignored, signal| {
+        let mut now = Disposition::default();
+        disposition(signal, None, Some(&mut now));
+        let [handler, ..] = now;
+        ignored | u64::from(handler == SIG_IGN) << (signal - 1)
+    })
+}
+
+/// `execve` does the rest: what is handled is the default behind it.
 fn reset_dispositions() {
-    // The kernel's own structure (handler, flags, restorer, mask): all zeroes is SIG_DFL, and its size is the same on
-    // x86-64 and arm64. libc's function would leave out the two signals that libc keeps for itself.
-    let default = [0_u64; 4];
-    let (none, mask_bytes) = (ptr::null::<u64>(), size_of::<u64>());
-    for signal in 1..=64_i32 {
-        // SAFETY: the structure lives through the call and installs no function.
-        unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                signal,
-                default.as_ptr(),
-                none,
-                mask_bytes,
-            )
-        };
+    let mut ignored = IGNORED.get().copied().unwrap_or(u64::MAX);
+    while ignored != 0 {
+        let signal = ignored.trailing_zeros();
+        ignored &= ignored - 1;
+        disposition(
+            signal.cast_signed() + 1,
+            Some(&Disposition::default()),
+            None,
+        );
     }
 }

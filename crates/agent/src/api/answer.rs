@@ -123,10 +123,9 @@ impl Refusal {
 
     /// The end of an answer that has begun and cannot go on.
     pub(crate) fn into_trailers(self) -> HeaderMap {
-        // Plain structures serialize, and what is encoded is ASCII: nothing here fails.
-        let text = serde_json::to_vec(&self).unwrap_or_default();
         let mut trailers = HeaderMap::new();
-        if let Ok(value) = HeaderValue::from_str(&percent_encoded(&text)) {
+        // What is encoded is ASCII, which is always right.
+        if let Ok(value) = HeaderValue::from_str(&percent_encoded(&json_text(&self))) {
             trailers.insert(REFUSAL, value);
         }
         trailers
@@ -165,11 +164,14 @@ impl From<Errno> for Refusal {
     }
 }
 
+/// What is serialized here are plain structures, which cannot fail.
+pub(crate) fn json_text(content: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(content).unwrap_or_default()
+}
+
 /// An answer in JSON.
 pub(crate) fn json(content: &impl Serialize) -> Answer {
-    // What is serialized here are plain structures, which cannot fail.
-    let bytes = serde_json::to_vec(content).unwrap_or_default();
-    let mut answer = Answer::new(AnswerBody::Whole(Some(bytes.into())));
+    let mut answer = Answer::new(AnswerBody::Whole(Some(json_text(content).into())));
     answer.headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),

@@ -4,12 +4,12 @@
 //! for the other end of a FIFO. One that has nothing to read, or no room, is waited for by the runtime, which holds no thread:
 //! a request that is given up meanwhile leaves nothing behind.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::mem;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -23,6 +23,22 @@ use super::query::Query;
 use super::specification::next_data;
 use super::watched::{Watched, watch};
 
+/// How files are opened: nobody is waited for who may hold the other end of a FIFO.
+pub(super) const NO_WAITING: i32 = libc::O_NONBLOCK | libc::O_NOCTTY;
+
+/// Opens whatever has a content.
+pub(super) fn open_to_read(path: &Path) -> io::Result<(File, Metadata)> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(NO_WAITING)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::Error::from_raw_os_error(libc::EISDIR));
+    }
+    Ok((file, metadata))
+}
+
 /// `GET /v1/file`: the content, or the part from `start` to `end`, inclusive.
 pub(crate) async fn read(query: &Query) -> Result<Answer, Refusal> {
     let path = path_of(query)?;
@@ -32,13 +48,7 @@ pub(crate) async fn read(query: &Query) -> Result<Answer, Refusal> {
         None => u64::MAX,
     };
     let (file, path) = blocking(move || {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(&path)?;
-        if file.metadata()?.is_dir() {
-            return Err(io::Error::from_raw_os_error(libc::EISDIR));
-        }
+        let (mut file, _) = open_to_read(&path)?;
         if start > 0 {
             file.seek(SeekFrom::Start(start))?;
         }
@@ -59,9 +69,7 @@ pub(crate) async fn write(query: &Query, mut body: Incoming) -> Result<Answer, R
     let mode = query.number("mode")?.unwrap_or(0o666);
     let start: Option<u64> = query.number("start")?;
     let mut options = OpenOptions::new();
-    options
-        .mode(mode)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    options.mode(mode).custom_flags(NO_WAITING);
     match query.text("flag").unwrap_or("w") {
         "w" => options.write(true).create(true).truncate(true),
         "wx" => options.write(true).create_new(true),

@@ -1,12 +1,13 @@
 //! `POST /v1/exec`: starts a program; its streams and its end are this request's.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::http::HeaderValue;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{Gid, Uid, fchown, pipe2};
 
 use super::Api;
@@ -26,7 +27,8 @@ const HOME: &str = "/root";
 
 /// Both sides of a process's streams.
 struct Wiring {
-    input: Input,
+    /// None where there is nothing to read.
+    input: Option<Input>,
     outputs: Vec<Output>,
     /// The child's side, closed here once it has been made.
     child: Vec<OwnedFd>,
@@ -38,11 +40,12 @@ pub(crate) async fn start(mut body: Incoming, api: Rc<Api>) -> Result<Answer, Re
     let (program, script) = program(&specification)?;
     let wiring = match specification.terminal {
         Some(size) => on_terminal(terminal::open(size)?)?,
-        None => on_pipes()?,
+        None => on_pipes(first.is_empty() && body.is_end_stream())?,
     };
     if let Some((uid, gid)) = program.owner() {
-        // So that it may open its streams anew, as `/dev/stdout`.
-        for stream in &wiring.child {
+        // So that it may open its streams anew, as `/dev/stdout`. The empty device is everybody's.
+        let everybodys = usize::from(wiring.input.is_none());
+        for stream in wiring.child.iter().skip(everybodys) {
             fchown(stream, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
                 .map_err(io::Error::from)?;
         }
@@ -83,8 +86,10 @@ pub(crate) async fn start(mut body: Incoming, api: Rc<Api>) -> Result<Answer, Re
         return Err(not_started(step, &error, &specification));
     }
 
-    let fill = tokio::task::spawn_local(wiring.input.fill(first, body));
-    *process.input.borrow_mut() = Some(fill.abort_handle());
+    if let Some(input) = wiring.input {
+        let fill = tokio::task::spawn_local(input.fill(first, body));
+        *process.input.borrow_mut() = Some(fill.abort_handle());
+    }
     let (id, pid) = (process.id, process.pid.as_raw());
     let output = ProcessOutput::new(process, exit, wiring.outputs);
     let mut answer = answer::stream(output);
@@ -131,36 +136,40 @@ fn holds_nul(_: std::ffi::NulError) -> Refusal {
     Refusal::bad_request("a text holds a NUL byte")
 }
 
-/// What a pipe of a command's output holds, which the kernel takes from its own memory as it fills: four times the usual.
-const PIPE_BYTES: i32 = 256 * 1024;
-
-fn on_pipes() -> io::Result<Wiring> {
-    let (child_stdin, stdin) = pipe2(OFlag::O_CLOEXEC)?;
+/// Three pipes; where there is nothing to read the first is the empty device, which takes fewer system calls.
+fn on_pipes(nothing_to_read: bool) -> io::Result<Wiring> {
+    let nothing = nothing_to_read.then(|| File::open("/dev/null"));
+    let (input, child_stdin) = match nothing {
+        Some(Ok(nothing)) => (None, nothing.into()),
+        // A guest may have taken the device away.
+        Some(Err(_)) | None => {
+            let (child_stdin, stdin) = pipe2(OFlag::O_CLOEXEC)?;
+            (Some(Input::new(nonblocking(stdin)?, false)?), child_stdin)
+        }
+    };
     let (stdout, child_stdout) = pipe2(OFlag::O_CLOEXEC)?;
     let (stderr, child_stderr) = pipe2(OFlag::O_CLOEXEC)?;
-    for own in [&stdin, &stdout, &stderr] {
-        // Whether an end blocks is a property of that end alone, so the child's do.
-        nix::fcntl::fcntl(own, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    }
-    for own in [&stdout, &stderr] {
-        // Fewer turns between the command and this process; it is as right without.
-        let _ = nix::fcntl::fcntl(own, nix::fcntl::FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
-    }
     Ok(Wiring {
-        input: Input::new(stdin, false)?,
+        input,
         outputs: vec![
-            Output::new(1, stdout, false)?,
-            Output::new(2, stderr, false)?,
+            Output::new(1, nonblocking(stdout)?, false)?,
+            Output::new(2, nonblocking(stderr)?, false)?,
         ],
         child: vec![child_stdin, child_stdout, child_stderr],
         terminal: None,
     })
 }
 
+/// Whether an end blocks is a property of that end alone, so the child's do.
+fn nonblocking(own: OwnedFd) -> io::Result<OwnedFd> {
+    fcntl(&own, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(own)
+}
+
 fn on_terminal(terminal: Terminal) -> io::Result<Wiring> {
     let Terminal { master, slave } = terminal;
     Ok(Wiring {
-        input: Input::new(master.try_clone()?, true)?,
+        input: Some(Input::new(master.try_clone()?, true)?),
         outputs: vec![Output::new(1, master.try_clone()?, true)?],
         child: vec![slave],
         terminal: Some(master),

@@ -17,7 +17,9 @@ use nix::unistd::{AccessFlags, Gid, Uid, access, fchownat, truncate};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use super::answer::{self, Answer, Refusal};
+use super::answer::{Answer, Refusal};
+use super::copy_file::copy_file;
+use super::lasting;
 use super::query::Query;
 use super::specification::next_data;
 
@@ -54,6 +56,12 @@ enum Operation {
     Rename {
         path: PathBuf,
         to: PathBuf,
+    },
+    /// `exclusive`: `to` may not be there.
+    CopyFile {
+        path: PathBuf,
+        to: PathBuf,
+        exclusive: bool,
     },
     /// A hard link: `to` is the new name.
     Link {
@@ -149,7 +157,7 @@ pub(crate) async fn operate(mut body: Incoming) -> Result<Answer, Refusal> {
     }
     let operation = serde_json::from_slice(&text)
         .map_err(|error| Refusal::bad_request(format!("the operation is not right: {error}")))?;
-    Ok(answer::json(&blocking(move || perform(operation)).await?))
+    lasting::json(blocking(move || perform(operation))).await
 }
 
 pub(super) async fn blocking<T: Send + 'static>(
@@ -180,6 +188,11 @@ fn perform(operation: Operation) -> io::Result<Outcome> {
             mode,
         } => make_folder(&path, recursive, mode),
         Operation::Rename { path, to } => fs::rename(path, to).map(|()| Outcome::Done),
+        Operation::CopyFile {
+            path,
+            to,
+            exclusive,
+        } => copy_file(&path, &to, exclusive).map(|()| Outcome::Done),
         Operation::Link { path, to } => fs::hard_link(path, to).map(|()| Outcome::Done),
         Operation::Truncate { path, size } => {
             truncate(&path, size)?;

@@ -20,6 +20,8 @@ use super::process::Process;
 use super::watched::{Watched, watch};
 use crate::children::Exit;
 
+/// What a pipe holds whose command writes much, which the kernel takes from its own memory as it fills: four times the usual.
+const PIPE_BYTES: libc::c_int = 256 * 1024;
 /// What is taken from a terminal when its process has ended: others may go on writing there.
 const LAST_BYTES: usize = 1024 * 1024;
 
@@ -39,6 +41,8 @@ pub(crate) struct Output {
     number: u8,
     file: Watched,
     is_terminal: bool,
+    /// A pipe that holds more than the usual.
+    is_wide: bool,
     /// Bytes that may still be taken, once the process has ended.
     left: Option<usize>,
 }
@@ -67,8 +71,16 @@ impl Output {
             number,
             file: watch(file)?,
             is_terminal,
+            is_wide: false,
             left: None,
         })
+    }
+
+    /// Makes fewer turns between the command and this process; it is as right without, and terminals cannot.
+    fn widen(&mut self) {
+        self.is_wide = true;
+        // SAFETY: the call takes numbers only.
+        unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE_BYTES) };
     }
 
     /// From now on it is read as far as it has been written, and no further.
@@ -94,8 +106,14 @@ impl Output {
                 return Poll::Ready(None);
             };
             match ready.try_io(|file| read_frame(self.number, file.get_ref(), PIECE_BYTES)) {
+                Ok(Ok(Some(frame))) => {
+                    if frame.len() > LONG_BYTES && !self.is_wide {
+                        self.widen();
+                    }
+                    return Poll::Ready(Some(frame));
+                }
                 // A terminal that all have closed gives EIO.
-                Ok(result) => return Poll::Ready(result.unwrap_or(None)),
+                Ok(Ok(None) | Err(_)) => return Poll::Ready(None),
                 Err(_would_block) => {}
             }
         }
