@@ -21,7 +21,7 @@ import test, { type ExecutionContext } from 'ava';
 
 import { MicroVMError } from '../../src/errors.ts';
 import { AgentApi } from '../../src/guest-api/agent-api.ts';
-import type { CopyProgress } from '../../src/guest-api/copy.ts';
+import { type CopyProgress, receiveArchive } from '../../src/guest-api/copy.ts';
 import { GuestFileError } from '../../src/guest-api/file-error.ts';
 import { GuestFiles } from '../../src/guest-api/guest-files.ts';
 import { agentByHand, transportTo } from '../helpers/agent-by-hand.ts';
@@ -235,8 +235,12 @@ test('limits end a copy out', async (t) => {
 });
 
 /** Files of a guest whose agent answers so. */
-async function filesOf(t: ExecutionContext, answer: (stream: ServerHttp2Stream) => void): Promise<GuestFiles> {
-  const api = new AgentApi(transportTo(await hostileAgent(t, answer)), { answerTimeoutMs: 10_000 });
+async function filesOf(
+  t: ExecutionContext,
+  answer: (stream: ServerHttp2Stream) => void,
+  answerTimeoutMs = 10_000,
+): Promise<GuestFiles> {
+  const api = new AgentApi(transportTo(await hostileAgent(t, answer)), { answerTimeoutMs });
   t.teardown(() => api.close());
   return new GuestFiles(api);
 }
@@ -309,6 +313,32 @@ function withTrailers(stream: ServerHttp2Stream, trailers: Record<string, string
   stream.on('wantTrailers', () => stream.sendTrailers(trailers));
   stream.end();
 }
+
+test('an agent that does not go on with what is copied out is ERR_AGENT_TIMEOUT', async (t) => {
+  const silent = await filesOf(
+    t,
+    (stream) => (stream.respond({ ':status': 200 }), stream.write(Buffer.alloc(100))),
+    2_000,
+  );
+  const target = join(await temporaryFolder(t), 'target');
+  const error = await t.throwsAsync(silent.copyOut('/t', target), { instanceOf: MicroVMError });
+  t.like(error, { code: 'ERR_AGENT_TIMEOUT', message: 'The agent did not go on with the files within 2000 ms' });
+});
+
+test('who is slow to take what is copied out has all the time there is', async (t) => {
+  const answer = (stream: ServerHttp2Stream): void => {
+    stream.respond({ ':status': 200 });
+    stream.end(Buffer.alloc(2_000_000));
+  };
+  const api = new AgentApi(transportTo(await hostileAgent(t, answer)), { answerTimeoutMs: 2_000 });
+  t.teardown(() => api.close());
+  let bytes = 0;
+  for await (const piece of receiveArchive(api, '/t', {})) {
+    if (bytes === 0) await new Promise((resolve) => setTimeout(resolve, 2_500));
+    bytes += piece.length;
+  }
+  t.is(bytes, 2_000_000);
+});
 
 test('an agent that stalls is left when the copy is aborted, and the reason of one that breaks off is told', async (t) => {
   const abort = new AbortController();

@@ -94,6 +94,27 @@ test('an answer that comes slowly, but comes, is no timeout', async (t) => {
   t.deepEqual(await fs.readdir('/a'), ['one'], 'in more time than one limit');
 });
 
+test('an operation that lasts is waited for as long as the agent says that it goes on, and its late refusal is told', async (t) => {
+  const signsOfLife: Answer = (stream) => {
+    let signs = 0;
+    stream.respond({ ':status': 200 }, { waitForTrailers: true });
+    stream.on('wantTrailers', () => {
+      const refusal = JSON.stringify({ code: 'ENOTEMPTY', message: 'Directory not empty' });
+      stream.sendTrailers({ refusal: encodeURIComponent(refusal) });
+    });
+    const timer = setInterval(() => {
+      signs += 1;
+      stream.write(' ');
+      if (signs < 4) return;
+      clearInterval(timer);
+      stream.end();
+    }, 500);
+  };
+  const fs = await filesOf(t, signsOfLife, { answerTimeoutMs: 1_500 });
+  const error = await t.throwsAsync(fs.rm('/a', { recursive: true }), { instanceOf: GuestFileError });
+  t.like(error, { code: 'ENOTEMPTY', syscall: 'rm', path: '/a' });
+});
+
 test('a paused guest is no timeout in the middle of an answer', async (t) => {
   const patience = new Patience();
   const fs = await filesOf(t, stall, { ...SHORT, patience });

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { watch } from 'node:fs';
 import { readdir, stat, writeFile } from 'node:fs/promises';
 import type { Socket } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 
@@ -47,6 +48,45 @@ const answerAtEnd = (socket: Socket): void =>
     (text) => socket.end(`got ${text}`),
     () => {},
   );
+
+const HAS_IPV6 = Object.values(networkInterfaces()).some((all) => all?.some(({ address }) => address === '::1'));
+
+for (const [address, reached, refused] of [
+  ['127.0.0.1', ['127.0.0.1'], ['127.0.0.2', '::1']],
+  ['127.0.0.2', ['127.0.0.2'], ['127.0.0.1', '::1']],
+  ['0.0.0.0', ['127.0.0.1', '127.0.0.2'], ['::1']],
+  ['::1', ['::1'], ['127.0.0.1']],
+  ['::', ['::1', '127.0.0.1'], []],
+] as const) {
+  const title = `a port that listens at ${address} is reached at ${reached.join(' and ')} and nowhere else`;
+  const [declare, why] = address.includes(':') && !HAS_IPV6 ? [test.skip, ' (not run: no IPv6)'] : [test, ''];
+  declare(title + why, async (t) => {
+    const { forward } = await portsOf(t);
+    const server = await serve(t, answerAtEnd);
+    const opened = await forward(server.port, { port: 0, address });
+    t.is(opened.address().address, address);
+    for (const host of reached) {
+      const client = await dial(t, portOf(opened), host);
+      client.end(host);
+      t.is(await textOf(client), `got ${host}`);
+    }
+    for (const host of refused) {
+      // Without IPv6 there is not even an address to refuse.
+      const error = await t.throwsAsync<NodeJS.ErrnoException>(dial(t, portOf(opened), host));
+      t.regex(error?.code ?? '', HAS_IPV6 ? /^ECONNREFUSED$/ : /^(ECONNREFUSED|EADDRNOTAVAIL|EAFNOSUPPORT)$/);
+    }
+  });
+}
+
+test('an address that is not this host’s is refused with what the kernel said', async (t) => {
+  const { forward } = await portsOf(t);
+  const error = await t.throwsAsync(forward(80, { port: 0, address: '192.0.2.1' }), { instanceOf: MicroVMError });
+  t.like(error, {
+    code: 'ERR_SOCKET_FAILED',
+    message: 'Cannot listen at 192.0.2.1 port 0 of this host (EADDRNOTAVAIL)',
+  });
+  t.regex(error?.hint ?? '', /address of this host/);
+});
 
 for (const [way, open] of [
   ['forward', (ports: Ports, port: number) => ports.forward(port)],

@@ -26,9 +26,9 @@ export async function serve(
   return { port: path === undefined ? (server.address() as AddressInfo).port : 0, server, sockets };
 }
 
-/** A connection that is gone when the test ends. */
-export async function dial(t: ExecutionContext, to: number | string): Promise<Socket> {
-  const target = typeof to === 'number' ? { port: to, host: '127.0.0.1' } : { path: to };
+/** A connection that is gone when the test ends; `host` is where a port is. */
+export async function dial(t: ExecutionContext, to: number | string, host = '127.0.0.1'): Promise<Socket> {
+  const target = typeof to === 'number' ? { port: to, host } : { path: to };
   const socket = connect({ ...target, allowHalfOpen: true });
   t.teardown(() => socket.destroy());
   socket.on('error', () => {});

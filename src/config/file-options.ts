@@ -30,6 +30,7 @@ const copy = {
   preserveOwner: flag,
   exclude: v.optional(v.array(pattern, 'a list of patterns')),
 };
+
 /** The operations that take options. */
 export type FileOperation =
   | 'readFile'

@@ -13,10 +13,12 @@ import {
 } from 'node:http2';
 import type { Duplex } from 'node:stream';
 import { MicroVMError } from '../errors.ts';
+import { deferred } from '../host/deferred.ts';
 import { Patience } from '../host/patience.ts';
+import { waitAtMost } from '../host/wait-at-most.ts';
 import { unanswered } from '../vsock/connect-errors.ts';
 import type { Transport } from '../vsock/transport.ts';
-import { AgentRefusal, refusalOf } from './refusal.ts';
+import { AgentRefusal, refusalIn, refusalOf } from './refusal.ts';
 
 /** The guest port on which the agent serves its API. */
 export const API_PORT = 1025;
@@ -39,6 +41,15 @@ export interface AgentApiOptions {
   readonly connectTimeoutMs?: number;
   /** Holds these limits up while the guest is paused. @default one of its own, which nobody holds */
   readonly patience?: Patience;
+  /** Milliseconds that the owner has to tell, by `close`, why a connection broke. @default 0, as nobody would */
+  readonly lossGraceMs?: number;
+}
+
+/** What is known of a request. */
+interface Request {
+  readonly session: ClientHttp2Session;
+  /** Why its answer broke off that had begun. */
+  refusal?: Error;
 }
 
 /** The longest delay of a timer: another one counts. */
@@ -59,12 +70,16 @@ export class AgentApi {
   #socket: Duplex | undefined;
   #closedBy: MicroVMError | undefined;
   readonly #dialing = new AbortController();
+  readonly #requests = new WeakMap<ClientHttp2Stream, Request>();
+  readonly #lossGraceMs: number;
+  readonly #closing = deferred<void>();
 
   constructor(transport: Pick<Transport, 'dial'>, options: AgentApiOptions = {}) {
     this.#transport = transport;
     this.#answerTimeoutMs = options.answerTimeoutMs ?? 60_000;
     this.#connectTimeoutMs = options.connectTimeoutMs ?? 30_000;
     this.#patience = options.patience ?? new Patience();
+    this.#lossGraceMs = options.lossGraceMs ?? 0;
   }
 
   /**
@@ -84,6 +99,12 @@ export class AgentApi {
     }
     // Whoever uses the stream hears of its end by `close`; without any listener an error would end this process.
     stream.on('error', () => {});
+    const request: Request = { session };
+    stream.once('trailers', (trailers) => {
+      const refusal = refusalIn(trailers);
+      if (refusal) request.refusal = refusal;
+    });
+    this.#requests.set(stream, request);
     return stream;
   }
 
@@ -101,7 +122,7 @@ export class AgentApi {
       if (status === 200 || status === 204) return { stream, headers };
       throw await this.#refusal(stream, status);
     } catch (error) {
-      throw this.explain(error, stream);
+      throw await this.explain(error, stream);
     } finally {
       met();
     }
@@ -120,18 +141,42 @@ export class AgentApi {
   }
 
   /**
-   * All of a body that has no reason to stand still, no longer than that: each piece has the time of an answer.
+   * The pieces of a body that has no reason to stand still: each has the time of an answer, which what is done with them does
+   * not count to. Throws what ended the stream, the refusal behind it, and `ERR_AGENT_TIMEOUT`.
    *
-   * @throws {MicroVMError} `ERR_AGENT_TIMEOUT`, `ERR_AGENT_PROTOCOL` for a longer one, `ERR_AGENT_LOST`
+   * @param what - what it is, for the message
    */
-  async text(stream: ClientHttp2Stream, maxBytes: number): Promise<string> {
-    const pieces: Buffer[] = [];
-    let bytes = 0;
-    const late = 'did not go on with an answer';
+  async *pieces(stream: ClientHttp2Stream, what: string): AsyncGenerator<Buffer> {
+    const late = `did not go on with ${what}`;
     let met = this.expect(stream, late);
     try {
       for await (const piece of stream as AsyncIterable<Buffer>) {
         met();
+        yield piece;
+        met = this.expect(stream, late);
+      }
+    } finally {
+      met();
+    }
+    this.throwRefusal(stream);
+  }
+
+  /** Throws why an answer broke off that had begun, once its body has ended; does nothing where it is whole. */
+  throwRefusal(stream: ClientHttp2Stream): void {
+    const { refusal } = this.#requests.get(stream) ?? {};
+    if (refusal) throw refusal;
+  }
+
+  /**
+   * All of a body, by its pieces.
+   *
+   * @throws {AgentRefusal | MicroVMError} `ERR_AGENT_TIMEOUT`, `ERR_AGENT_PROTOCOL` for a longer one, `ERR_AGENT_LOST`
+   */
+  async text(stream: ClientHttp2Stream, maxBytes: number): Promise<string> {
+    const pieces: Buffer[] = [];
+    let bytes = 0;
+    try {
+      for await (const piece of this.pieces(stream, 'an answer')) {
         bytes += piece.length;
         if (bytes > maxBytes) {
           throw new MicroVMError(
@@ -140,12 +185,9 @@ export class AgentApi {
           );
         }
         pieces.push(piece);
-        met = this.expect(stream, late);
       }
     } catch (error) {
-      throw this.explain(error, stream);
-    } finally {
-      met();
+      throw await this.explain(error, stream);
     }
     return Buffer.concat(pieces).toString();
   }
@@ -166,17 +208,20 @@ export class AgentApi {
   }
 
   /** Why a request ended early, as an error with a code. */
-  explain(error: unknown, stream: ClientHttp2Stream): unknown {
+  async explain(error: unknown, stream: ClientHttp2Stream): Promise<unknown> {
     if (this.#closedBy) return this.#closedBy;
     if (error instanceof MicroVMError || error instanceof AgentRefusal) return error;
     const errored: unknown = stream.errored;
     if (errored instanceof MicroVMError) return errored;
-    return lost(error ?? errored);
+    // A connection breaks with its machine, too, and how that ended is known a little later.
+    if (this.#requests.get(stream)?.session.destroyed) await waitAtMost(this.#closing.promise, this.#lossGraceMs);
+    return this.#closedBy ?? lost(error ?? errored);
   }
 
   /** Ends the connection, and with it all that the agent does for it. Requests that run or come later reject with `reason`. */
   close(reason: MicroVMError = new MicroVMError('ERR_AGENT_LOST', 'The connection to the agent was closed')): void {
     this.#closedBy ??= reason;
+    this.#closing.resolve();
     this.#dialing.abort(reason);
     void this.#session?.then(
       (session) => {

@@ -9,7 +9,7 @@ import { aborted } from './aborted.ts';
 import { type AgentApi, destroy } from './agent-api.ts';
 import { fileError } from './file-error.ts';
 import { query, RequestBody } from './file-streams.ts';
-import { AgentRefusal, refusalIn } from './refusal.ts';
+import { AgentRefusal } from './refusal.ts';
 
 export type { CopyProgress } from '../host/archive.ts';
 
@@ -137,21 +137,18 @@ export async function* receiveArchive(
     stream = await api.open('GET', `/v1/archive?${query({ path: guestPath, exclude: patterns })}`);
     if (signal?.aborted) throw aborted(signal);
     stream.end();
-    let refusal: unknown;
-    stream.once('trailers', (trailers) => (refusal = refusalIn(trailers)));
     await api.answerTo(stream);
-    for await (const piece of stream as AsyncIterable<Buffer>) {
+    for await (const piece of api.pieces(stream, 'the files')) {
       isHandedOn = true;
       yield piece;
       isHandedOn = false;
     }
     if (signal?.aborted) throw aborted(signal);
-    if (refusal !== undefined) throw refusal;
   } catch (error) {
     if (signal?.aborted) throw aborted(signal);
     // What the reader throws in is its own.
     if (isHandedOn) throw error;
-    throw copyError(stream ? api.explain(error, stream) : error, guestPath);
+    throw copyError(stream ? await api.explain(error, stream) : error, guestPath);
   } finally {
     signal?.removeEventListener('abort', abort);
     if (stream && !stream.readableEnded) destroy(stream);

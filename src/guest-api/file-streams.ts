@@ -5,7 +5,6 @@ import { Readable, type ReadableOptions, Writable, type WritableOptions } from '
 import { finished } from 'node:stream/promises';
 import { type AgentApi, destroy } from './agent-api.ts';
 import { fileError } from './file-error.ts';
-import { refusalIn } from './refusal.ts';
 
 /** So much of a body is handed to the connection at once: each has the time of an answer, however large the whole is. */
 const PIECE_BYTES = 256 * 1024;
@@ -49,8 +48,6 @@ export class AnswerBody extends Readable {
     const stream = await this.#api.open('GET', this.#request);
     if (this.destroyed) return destroy(stream);
     this.#stream = stream;
-    let refusal: unknown;
-    stream.once('trailers', (trailers) => (refusal = refusalIn(trailers)));
     await this.#api.answerTo(stream.end());
     stream.on('data', (piece: Buffer) => {
       if (!this.push(piece)) stream.pause();
@@ -62,9 +59,9 @@ export class AnswerBody extends Readable {
       await finished(stream, { writable: false });
       if (!isWhole) throw new Error('The stream ended before its time');
     } catch (error) {
-      throw this.#api.explain(error, stream);
+      throw await this.#api.explain(error, stream);
     }
-    if (refusal !== undefined) throw refusal;
+    this.#api.throwRefusal(stream);
     this.push(null);
   }
 

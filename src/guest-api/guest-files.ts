@@ -235,6 +235,19 @@ export class GuestFiles {
     await this.#operate('rm', { path, recursive, force });
   }
 
+  /**
+   * Copies the content and the permissions of a file within the guest.
+   *
+   * @param mode - `COPYFILE_EXCL` of `node:fs`'s constants where the target may not be there; `COPYFILE_FICLONE` is what is done
+   *   anyway where the guest's file system can
+   */
+  async copyFile(src: string, dest: string, mode: number = 0): Promise<void> {
+    const { COPYFILE_EXCL, COPYFILE_FICLONE } = constants;
+    refuse(pathProblems({ src, dest }), numberProblems({ mode }, COPYFILE_EXCL | COPYFILE_FICLONE));
+    const fields = { path: src, to: dest, exclusive: (mode & COPYFILE_EXCL) !== 0 };
+    await this.#operate('copyFile', fields, { syscall: 'copyfile', dest });
+  }
+
   /** Removes a file or a symbolic link. */
   async unlink(path: string): Promise<void> {
     refuse(pathProblems({ path }));

@@ -8,7 +8,7 @@ import { GuestListener } from './guest-listener.ts';
 import { HostListener } from './host-listener.ts';
 import type { PortForward, PortHost } from './port-forward.ts';
 
-/** Connections of all forwards together: each costs the agent a descriptor, and it has 1024. */
+/** Connections of all forwards together: each costs the guest, and this host, a descriptor and buffers. */
 const MAX_CONNECTIONS = 512;
 
 /** What listens for a machine. It may be told to listen before there is an agent: connections wait for it then. */

@@ -136,6 +136,7 @@ const HINTS: Readonly<Record<'path' | 'port', Readonly<Record<string, string>>>>
   },
   port: {
     EADDRINUSE: 'Choose another port, or 0 for a free one.',
+    EADDRNOTAVAIL: "Choose an address of this host, as `ip address` lists them; '0.0.0.0' stands for all.",
     EACCES: 'Ports below 1024 take a right that this user does not have: choose a higher one.',
   },
 };

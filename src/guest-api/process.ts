@@ -104,6 +104,7 @@ export class RemoteProcess {
 function follow(api: AgentApi, stream: ClientHttp2Stream, events: ProcessEvents): Promise<ProcessExit> {
   return new Promise((resolve, reject) => {
     let trailers: IncomingHttpHeaders | undefined;
+    let isKnown = false;
     const parser = new OutputFrameParser((kind, piece) => {
       if (!events.onOutput(kind, piece)) stream.pause();
     });
@@ -120,6 +121,7 @@ function follow(api: AgentApi, stream: ClientHttp2Stream, events: ProcessEvents)
     stream.once('end', () => {
       try {
         resolve(exitOf(trailers, parser));
+        isKnown = true;
         // Standard input that nobody took any more.
         stream.end();
       } catch (error) {
@@ -127,8 +129,9 @@ function follow(api: AgentApi, stream: ClientHttp2Stream, events: ProcessEvents)
         destroy(stream, error as Error);
       }
     });
-    // After `end` this changes nothing.
-    stream.once('close', () => reject(api.explain(undefined, stream)));
+    stream.once('close', () => {
+      if (!isKnown) void api.explain(undefined, stream).then(reject);
+    });
   });
 }
 

@@ -117,7 +117,7 @@ class Watcher implements GuestWatcher {
         await this.#read(stream);
         throw new Error('The agent ended the watch');
       } catch (error) {
-        throw api.explain(error, stream);
+        throw await api.explain(error, stream);
       }
     } catch (error) {
       const failure = { error: fileError(error, 'watch', this.#path) };

@@ -34,7 +34,7 @@ import { BootLimit } from './boot-limit.ts';
 import { CleanUpStack } from './cleanup.ts';
 import { GuestConsole, lastWords } from './console.ts';
 import { describeExit, isOrderly } from './describe-exit.ts';
-import { exitError } from './exit-error.ts';
+import { END_GRACE_MS, exitError } from './exit-error.ts';
 import type { MachineInfo } from './info.ts';
 import { kernelCommandLine } from './kernel-command-line.ts';
 import { startShared } from './shared-machine.ts';
@@ -131,7 +131,7 @@ async function boot(
     const channel = new CommandChannel(await transport.listen(commandPort(spec.vsock)));
     cleanUp.add({ run: () => channel.close(), sync: () => {} });
     const patience = new Patience();
-    const api = new AgentApi(transport, { patience });
+    const api = new AgentApi(transport, { patience, lossGraceMs: END_GRACE_MS });
     cleanUp.add({ run: async () => api.close(), sync: () => {} });
     // A connection of their own: a thousand streams of a browser's must not hold up a command.
     const portsApi = new AgentApi(transport, { patience });
@@ -187,7 +187,8 @@ async function boot(
   const exited = started.machine.exited.then(async (how) => {
     const exit = isOrderly(how) ? how : describeExit(how, await lastWords(started));
     ended.abort(exit);
-    const gone = exitError(exit, 'before or while a connection to it was used', started.console.tail);
+    const gone = exitError(exit, 'before or while it was used', started.console.tail);
+    started.api.close(gone);
     await Promise.all([started.vsock.close(gone), ports.close(gone)]);
     await cleanUp.run().catch(() => {});
     return exit;

@@ -53,8 +53,14 @@ export function endingBehaviours(accelerator: AcceleratorName, options: MicroVMO
     t.is((await vm.exited).reason, 'reset');
   });
 
-  test.serial('a kernel panic ends the machine, and the error shows it', async (t) => {
+  test.serial('a kernel panic ends the machine, and the error of all that waits for it shows it', async (t) => {
     const vm = await bootGuest(t, accelerator, options);
+    // Somebody holds it open, and writes nothing.
+    await vm.exec('mkfifo /tmp/way; exec 3<>/tmp/way; sleep 1000 &');
+    const watcher = vm.fs.watch('/tmp');
+    await watcher.ready;
+    const waiting = [vm.fs.readFile('/tmp/way'), watcher.next()];
+    for (const work of waiting) work.catch(() => {});
     const error = await t.throwsAsync(vm.exec('sh', ['-c', 'echo c > /proc/sysrq-trigger; sleep 60']), {
       instanceOf: MicroVMError,
     });
@@ -63,6 +69,10 @@ export function endingBehaviours(accelerator: AcceleratorName, options: MicroVMO
     const exit = await vm.exited;
     t.like(exit, { reason: 'panic', detail: 'sysrq triggered crash' });
     t.regex(exit.consoleTail ?? '', /Kernel panic - not syncing/);
+    for (const work of [...waiting, vm.fs.stat('/')]) {
+      const failure = await t.throwsAsync<MicroVMError>(work, { instanceOf: MicroVMError, code: 'ERR_GUEST_PANIC' });
+      t.regex(failure?.consoleTail ?? '', /Kernel panic/);
+    }
   });
 
   test.serial('a guest that is to end when it runs out of memory says so', async (t) => {

@@ -1,6 +1,7 @@
 // Files of a real guest, for every accelerator: the names and the errors are those of `node:fs/promises`.
 
 import { createHash } from 'node:crypto';
+import { constants } from 'node:fs';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import test from 'ava';
@@ -189,6 +190,15 @@ export function fileBehaviours(accelerator: AcceleratorName, options: MicroVMOpt
     t.is(await vm.fs.readFile(`${folder}/one`, 'utf-8'), '012');
     await vm.fs.symlink('two', `${folder}/link`);
     t.is(await vm.fs.realpath(`${folder}/../${folder.slice(5)}/link`), `${folder}/two`);
+    await vm.fs.chmod(`${folder}/one`, 0o640);
+    await vm.fs.copyFile(`${folder}/link`, `${folder}/three`);
+    t.is(await vm.fs.readFile(`${folder}/three`, 'utf8'), '012');
+    t.is((await vm.fs.stat(`${folder}/three`)).mode & 0o7777, 0o640);
+    await t.throwsAsync(vm.fs.copyFile(`${folder}/one`, `${folder}/three`, constants.COPYFILE_EXCL), {
+      instanceOf: GuestFileError,
+      message: `EEXIST: File exists, copyfile '${folder}/one' -> '${folder}/three'`,
+    });
+    await vm.fs.unlink(`${folder}/three`);
     await vm.fs.access(`${folder}/link`);
     await vm.fs.unlink(`${folder}/link`);
     await vm.fs.unlink(`${folder}/two`);

@@ -166,7 +166,8 @@ export function portBehaviours(accelerator: AcceleratorName, options: MicroVMOpt
     t.is((await askPort(vm, other.port, 'and you?')).stdout, 'no: 111');
     await t.throwsAsync(vm.reverse({ guest: 5432, host: other.port }), { code: 'ERR_PORT_TAKEN' });
     named.server.close();
-    t.is((await askPort(vm, 5432, 'gone?')).stdout, '');
+    // It is reset, which a program may see while it still connects.
+    t.regex((await askPort(vm, 5432, 'gone?')).stdout, /^(no: 104)?$/);
     await reverse.close();
     t.is((await askPort(vm, 5432, 'closed?')).stdout, 'no: 111');
   });
