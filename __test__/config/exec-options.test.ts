@@ -10,6 +10,7 @@ test('good options of exec pass', (t) => {
       reject: false,
       input: Buffer.from('x'),
       encoding: 'buffer',
+      stripFinalNewline: true,
       cwd: '/tmp',
       env: {},
       shell: true,

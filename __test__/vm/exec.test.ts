@@ -143,3 +143,12 @@ test("what aborts a command is the caller's signal, with its reason, or the mach
   t.is(seen?.reason, abort.signal.reason);
   t.is(error.cause, abort.signal.reason);
 });
+
+test('who wants no rejection gets a timeout and an abort as a result, and other ends as an error', async (t) => {
+  const end = async (code: 'ERR_EXEC_TIMEOUT' | 'ERR_EXEC_ABORTED' | 'ERR_CHANNEL_PROTOCOL') =>
+    exec(fakeMachine(failing(new MicroVMError(code, 'It ended'))).vm, 'true', [], { reject: false });
+  const neither = { exitCode: undefined, signal: undefined, timedOut: false, isCanceled: false };
+  t.like(await end('ERR_EXEC_TIMEOUT'), { ...neither, timedOut: true });
+  t.like(await end('ERR_EXEC_ABORTED'), { ...neither, isCanceled: true });
+  await t.throwsAsync(end('ERR_CHANNEL_PROTOCOL'), { code: 'ERR_CHANNEL_PROTOCOL' });
+});

@@ -25,6 +25,13 @@ test('1000 in a row and 200 at once leave nothing with the agent, nor on a signa
   t.deepEqual(getEventListeners(signal, 'abort'), []);
 });
 
+test('the final newline is cut off the result where that is asked for, and off nothing else', async (t) => {
+  const agent = await agentByHand(t);
+  const command = agent.exec('echo out; echo err >&2', [], { shell: true, stripFinalNewline: true });
+  t.deepEqual(Buffer.concat(await command.stdout.toArray()), Buffer.from('out\n'));
+  t.like(await command, { stdout: 'out', stderr: 'err' });
+});
+
 test('a reader that stops costs the agent a bounded number of bytes, and holds up nobody else', async (t) => {
   const agent = await agentByHand(t);
   const residentKib = async (): Promise<number> =>
@@ -66,7 +73,9 @@ test('a guest without the API takes commands by the channel, and says what needs
   const reply = { stdout: Buffer.from('by the channel\n'), stderr: Buffer.alloc(0), exitCode: 0, durationMs: 1 };
   Object.assign(vm, { channel: { run: () => Promise.resolve(reply) } });
   t.like(await startProcess(vm, 'true', [], {}), { stdout: 'by the channel\n', exitCode: 0 });
-  t.deepEqual(await startProcess(vm, 'true', [], {}).stdout.toArray(), [reply.stdout]);
+  const stripped = startProcess(vm, 'true', [], { stripFinalNewline: true });
+  t.deepEqual(await stripped.stdout.toArray(), [reply.stdout]);
+  t.is((await stripped).stdout, 'by the channel');
   await t.throwsAsync(Promise.resolve(startProcess(vm, 'true', [], { user: 'ann' })), {
     code: 'ERR_NOT_SUPPORTED',
     message: /user/,

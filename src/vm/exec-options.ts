@@ -70,6 +70,11 @@ export interface ExecOptions {
    */
   readonly encoding?: 'utf8' | 'buffer' | undefined;
   /**
+   * Whether the result is without the line break that an output ends with, as execa has it. Streams and lines are as they are.
+   * @default false: outputs are as they were written
+   */
+  readonly stripFinalNewline?: boolean | undefined;
+  /**
    * Whether the outputs are kept for the result. Without it they are for those who take `stdout` and `stderr`; what nobody
    * has taken when it comes is dropped.
    * @default true

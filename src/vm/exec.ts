@@ -12,11 +12,8 @@ import { type CommandLine, commandLine, requestProblems } from './command-line.t
 import { lastWords } from './console.ts';
 import type { BootedMachine } from './create.ts';
 import type { ExecOptions, ExecResult } from './exec-options.ts';
-import { exitError } from './exit-error.ts';
+import { END_GRACE_MS, exitError } from './exit-error.ts';
 import { withInput } from './standard-input.ts';
-
-/** Milliseconds that a machine gets to end after its channel broke, so that the error can tell why. */
-const LAST_WORDS_MS = 2_000;
 
 /**
  * Checks a command with everything that belongs to it, and makes its command line.
@@ -42,9 +39,9 @@ export async function exec(
   file: string,
   args: readonly string[],
   options: ExecOptions,
-): Promise<ExecResult<string | Buffer>> {
+): Promise<ExecResult<Buffer>> {
   const command = prepareCommand(file, args, options, vm.spec.env);
-  const { timeout, signal, reject = true, encoding = 'utf8', input } = options;
+  const { timeout, signal, reject = true, input } = options;
   const line = input === undefined ? command.line : withInput(command.line, input);
   const clock = new CommandClock();
   let reply: CommandReply;
@@ -52,25 +49,24 @@ export async function exec(
     reply = await run(vm, line, timeout, signal, clock);
   } catch (error) {
     const failure = describe(error, command, clock.durationMs);
-    if (reject || !failure.timedOut) throw failure;
-    const { durationMs } = clock;
-    reply = { stdout: Buffer.alloc(0), stderr: Buffer.alloc(0), exitCode: 0, durationMs };
+    const { timedOut = false, isCanceled = false } = failure;
+    if (reject || !(timedOut || isCanceled)) throw failure;
     return {
-      ...outcome(reply, encoding),
+      stdout: Buffer.alloc(0),
+      stderr: Buffer.alloc(0),
       exitCode: undefined,
       signal: undefined,
-      timedOut: true,
-      isCanceled: false,
+      timedOut,
+      isCanceled,
       oomKilled: false,
+      durationMs: clock.durationMs,
     };
   }
   const failure = unsuccessful(command, reply);
   if (failure && (reject || failure.code === 'ERR_EXEC_CWD')) throw failure;
-  const { exitCode } = reply;
   return {
-    ...outcome(reply, encoding),
-    exitCode,
-    signal: signalOfShell(exitCode),
+    ...reply,
+    signal: signalOfShell(reply.exitCode),
     timedOut: false,
     isCanceled: false,
     oomKilled: false,
@@ -107,7 +103,7 @@ async function run(
     return await vm.channel.run(line, { timeoutMs, signal: either.signal, onSend: () => clock.start() });
   } catch (error) {
     clock.stop();
-    if (isBroken(error)) await waitAtMost(vm.exited, LAST_WORDS_MS);
+    if (isBroken(error)) await waitAtMost(vm.exited, END_GRACE_MS);
     if (!vm.ended.aborted) throw error;
     throw exitError(vm.ended.reason as MachineExit, 'while a command ran or waited', await lastWords(vm));
   } finally {
@@ -123,14 +119,6 @@ function signalOfShell(exitCode: number): NodeJS.Signals | undefined {
 /** Whether the channel broke without our doing, as it does when the machine ends. */
 function isBroken(error: unknown): boolean {
   return error instanceof MicroVMError && error.code.startsWith('ERR_CHANNEL_') && error.code !== 'ERR_CHANNEL_TIMEOUT';
-}
-
-function outcome<E extends 'utf8' | 'buffer'>(
-  { stdout, stderr, durationMs }: CommandReply,
-  encoding: E,
-): Pick<ExecResult<string | Buffer>, 'stdout' | 'stderr' | 'durationMs'> {
-  if (encoding === 'buffer') return { stdout, stderr, durationMs };
-  return { stdout: stdout.toString(), stderr: stderr.toString(), durationMs };
 }
 
 /** The error of a command that did not do what it should; undefined where it did. */

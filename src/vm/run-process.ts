@@ -2,7 +2,7 @@
 
 import type { ClientHttp2Stream } from 'node:http2';
 import type { MachineExit } from '../accelerators/accelerator.ts';
-import { type CommandOutcome, MicroVMError, withDetails } from '../errors.ts';
+import { MicroVMError, withDetails } from '../errors.ts';
 import { destroy } from '../guest-api/agent-api.ts';
 import {
   encodeSpecification,
@@ -13,13 +13,15 @@ import {
 import { AgentRefusal } from '../guest-api/refusal.ts';
 import { type Deferred, deferred } from '../host/deferred.ts';
 import { waitAtMost } from '../host/wait-at-most.ts';
+import { type Ended, failureOf, isAskedFor, notStarted, outcomeOf, statusOf, type Stop } from './command-failure.ts';
 import type { CommandLine } from './command-line.ts';
 import { lastWords } from './console.ts';
 import type { BootedMachine } from './create.ts';
 import { exec, prepareCommand } from './exec.ts';
 import type { ExecOptions, ExecResult } from './exec-options.ts';
-import { exitError } from './exit-error.ts';
+import { END_GRACE_MS, exitError } from './exit-error.ts';
 import { GuestProcess } from './guest-process.ts';
+import { contentOf } from './output-content.ts';
 import { feed, isNothing, ProcessInput, sourceOf } from './process-input.ts';
 import { ProcessOutput } from './process-output.ts';
 
@@ -27,8 +29,6 @@ const MAX_BUFFER = 64 * 1024 * 1024;
 const KILL_GRACE_MS = 5_000;
 /** Milliseconds beyond the grace time after which an agent that does not end a command is believed no more. */
 const AGENT_GRACE_MS = 2_000;
-/** Milliseconds that a machine gets to end after its connection broke, so that the error can tell why. */
-const LAST_WORDS_MS = 2_000;
 /** Options that only the agent API can fulfil. */
 const API_ONLY = ['stdin', 'user', 'group', 'pty', 'detached', 'maxBuffer', 'buffer'] as const;
 
@@ -44,14 +44,6 @@ export function startProcess(
 ): GuestProcess<string | Buffer> {
   return new Run(vm, file, args, options).process;
 }
-
-/** What ends a command before its time. */
-type Stop =
-  | { readonly kind: 'aborted'; readonly cause: unknown }
-  | { readonly kind: 'stdin'; readonly cause: unknown }
-  | { readonly kind: 'max-buffer' }
-  | { readonly kind: 'left' }
-  | { readonly kind: 'timeout' };
 
 class Run {
   readonly process: GuestProcess<string | Buffer>;
@@ -75,7 +67,7 @@ class Run {
       new ProcessOutput({
         keep: buffer,
         maxBytes: maxBuffer,
-        onExcess: () => this.#end({ kind: 'max-buffer' }),
+        onExcess: () => this.#end({ kind: 'max-buffer', bytes: maxBuffer }),
         onDrain: () => this.#drain(),
       });
     this.#stdout = output();
@@ -154,7 +146,7 @@ class Run {
       this.#measure();
       if (this.#stream) destroy(this.#stream);
       const failure = await this.#explain(error, command);
-      if (!this.#isAnEnd || this.#options.reject !== false) throw failure;
+      if (!isAskedFor(this.#stop) || this.#options.reject !== false) throw failure;
       // To be stopped before the command began, or while nobody answered, is a result like any other.
       started.reject(failure);
       return NO_STATUS;
@@ -191,14 +183,12 @@ class Run {
       });
     }
     const result = await exec(this.#vm, file, args, this.#options);
-    for (const [output, content] of [
-      [this.#stdout, result.stdout],
-      [this.#stderr, result.stderr],
-    ] as const) {
-      if (content.length > 0) output.push(Buffer.from(content));
+    const handOn = (output: ProcessOutput, content: Buffer): string | Buffer => {
+      if (content.length > 0) output.push(content);
       output.end();
-    }
-    return result;
+      return contentOf(content, this.#options);
+    };
+    return { ...result, stdout: handOn(this.#stdout, result.stdout), stderr: handOn(this.#stderr, result.stderr) };
   }
 
   /** The limit of time: the agent asks all of it to end, and kills it; should the agent do nothing, the request is given up. */
@@ -207,7 +197,7 @@ class Run {
     if (timeout === undefined) return () => {};
     let last: NodeJS.Timeout | undefined;
     const first = setTimeout(() => {
-      this.#stop ??= { kind: 'timeout' };
+      this.#stop ??= { kind: 'timeout', ms: timeout };
       // Nobody is to be held up by an output that nobody reads.
       this.#drain(true);
       last = setTimeout(() => this.#stream && destroy(this.#stream), killGrace + AGENT_GRACE_MS);
@@ -227,11 +217,6 @@ class Run {
     if (this.#stream) destroy(this.#stream);
   }
 
-  /** Whether it was stopped as the caller had asked for: that is a result, where failures are no errors. */
-  get #isAnEnd(): boolean {
-    return this.#stop?.kind === 'timeout' || this.#stop?.kind === 'aborted';
-  }
-
   #throwIfStopped(): void {
     if (this.#stop) throw new Error('It was stopped before it began');
   }
@@ -249,80 +234,41 @@ class Run {
   }
 
   #result(command: CommandLine, exit: ProcessExit): ExecResult<string | Buffer> {
-    const { reject = true, encoding = 'utf8' } = this.#options;
-    if (this.#stop && !this.#isAnEnd) throw this.#failure(command, this.#stop, exit);
-    const failure = this.#failure(command, this.#stop, exit);
-    if (failure && reject) throw failure;
+    const { reject = true } = this.#options;
+    const ended = this.#ended(command, exit);
+    // Of what may be long, nothing is decoded that nobody gets.
+    const failure = reject || (this.#stop && !isAskedFor(this.#stop)) ? failureOf(ended) : undefined;
+    if (failure) throw failure;
     this.#stdout.end();
     this.#stderr.end();
-    const { exitCode, timedOut, isCanceled, durationMs } = this.#outcome(command, this.#stop, exit);
-    const content = ({ bytes }: ProcessOutput): string | Buffer => (encoding === 'buffer' ? bytes : bytes.toString());
-    const [stdout, stderr] = [content(this.#stdout), content(this.#stderr)];
-    const { signal, oomKilled } = exit;
-    return { stdout, stderr, exitCode, signal, timedOut, isCanceled, oomKilled, durationMs };
+    const stdout = contentOf(this.#stdout.bytes, this.#options);
+    const stderr = contentOf(this.#stderr.bytes, this.#options);
+    return { stdout, stderr, ...statusOf(ended) };
   }
 
-  /** The error for a command that was stopped, or did not end well; undefined where it did. */
-  #failure(command: CommandLine, stop: Stop | undefined, exit: ProcessExit | undefined): MicroVMError | undefined {
-    const { display } = command;
-    const outcome = this.#outcome(command, stop, exit);
-    const fail = (code: MicroVMError['code'], words: string, cause?: unknown): MicroVMError =>
-      new MicroVMError(code, `${words}: ${display}${this.#lastLines()}`, {
-        outcome,
-        ...(cause !== undefined && { cause }),
-      });
-    switch (stop?.kind) {
-      case 'timeout':
-        return fail('ERR_EXEC_TIMEOUT', `Command did not end within ${this.#options.timeout} ms`);
-      case 'aborted':
-        return fail('ERR_EXEC_ABORTED', 'Command was aborted', stop.cause);
-      case 'left':
-        return fail('ERR_EXEC_ABORTED', 'Command was ended, as its lines were not read to the end');
-      case 'stdin':
-        return fail('ERR_EXEC_STDIN', 'Standard input could not be given to the command', stop.cause);
-      case 'max-buffer':
-        return fail('ERR_EXEC_MAX_BUFFER', `Command wrote more than ${this.#options.maxBuffer ?? MAX_BUFFER} bytes`);
-      case undefined:
-    }
-    if (!exit || exit.code === 0) return undefined;
-    const memory = exit.oomKilled ? ', as the guest ran out of memory' : '';
-    if (exit.code !== undefined) return fail('ERR_EXEC_FAILED', `Command failed with exit code ${exit.code}${memory}`);
-    return fail('ERR_EXEC_FAILED', `Command was ended by ${exit.signal ?? `signal ${exit.signalNumber}`}${memory}`);
-  }
-
-  #outcome(command: CommandLine, stop: Stop | undefined, exit: ProcessExit | undefined): CommandOutcome {
-    const timedOut = stop?.kind === 'timeout';
-    const isCanceled = stop?.kind === 'aborted';
-    const code = exit && (exit.code ?? 128 + (exit.signalNumber ?? 0));
+  #ended(command: CommandLine, exit: ProcessExit | undefined): Ended {
     return {
-      command: command.display,
-      stdout: this.#stdout.bytes.toString(),
-      stderr: this.#stderr.bytes.toString(),
-      exitCode: timedOut || isCanceled ? undefined : code,
-      signal: exit?.signal,
-      timedOut,
-      isCanceled,
-      oomKilled: exit?.oomKilled ?? false,
+      display: command.display,
+      stdout: this.#stdout,
+      stderr: this.#stderr,
       durationMs: this.#durationMs,
+      stop: this.#stop,
+      exit,
     };
-  }
-
-  #lastLines(): string {
-    const tail = this.#stderr.tail || this.#stdout.tail;
-    return tail === '' ? '' : `\n${tail}`;
   }
 
   /** Why there is no exit status. */
   async #explain(error: unknown, command: CommandLine): Promise<unknown> {
     if (error instanceof ApiMissing) return error;
-    if (this.#stop) return this.#failure(command, this.#stop, undefined);
-    const outcome = this.#outcome(command, undefined, undefined);
-    if (error instanceof AgentRefusal) return withDetails(refused(error), { outcome });
+    const ended = this.#ended(command, undefined);
+    if (this.#stop) return failureOf(ended);
+    const outcome = outcomeOf(ended);
+    if (error instanceof AgentRefusal) return withDetails(notStarted(error), { outcome });
     if (!(error instanceof MicroVMError)) return error;
-    if (error.code !== 'ERR_MACHINE_EXITED' && isBroken(error)) await waitAtMost(this.#vm.exited, LAST_WORDS_MS);
-    const { ended } = this.#vm;
-    if (!ended.aborted) return withDetails(error, { outcome });
-    const told = exitError(ended.reason as MachineExit, 'while a command ran or waited', await lastWords(this.#vm));
+    if (isUnreachable(error)) await waitAtMost(this.#vm.exited, END_GRACE_MS);
+    const { ended: machine } = this.#vm;
+    if (!machine.aborted) return withDetails(error, { outcome });
+    const told = exitError(machine.reason as MachineExit, 'while a command ran or waited', await lastWords(this.#vm));
     return withDetails(told, { outcome });
   }
 }
@@ -334,19 +280,8 @@ class ApiMissing extends Error {
   }
 }
 
-function isBroken({ code }: MicroVMError): boolean {
-  return code === 'ERR_AGENT_LOST' || code === 'ERR_VSOCK_REFUSED' || code === 'ERR_SOCKET_FAILED';
-}
-
-function refused({ code, message }: AgentRefusal): MicroVMError {
-  switch (code) {
-    case 'cwd':
-      return new MicroVMError('ERR_EXEC_CWD', `The working folder cannot be entered: ${message}`);
-    case 'too-large':
-      return new MicroVMError('ERR_COMMAND_TOO_LARGE', `The agent refused the command: ${message}`);
-    default:
-      return new MicroVMError('ERR_EXEC_START', `The command could not be started: ${message} (${code})`);
-  }
+function isUnreachable({ code }: MicroVMError): boolean {
+  return code === 'ERR_VSOCK_REFUSED' || code === 'ERR_SOCKET_FAILED';
 }
 
 function specificationOf(

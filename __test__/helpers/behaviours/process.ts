@@ -202,6 +202,19 @@ export function processBehaviours(accelerator: AcceleratorName, options: MicroVM
     });
   });
 
+  test.serial('without input it reads the empty device, which stays everybody’s', async (t) => {
+    for (const options of [{}, { input: '' }, { user: 'nobody' }]) {
+      const { stdout } = await vm.exec('readlink /proc/self/fd/0; wc -c; test ! -t 0', { shell: true, ...options });
+      t.is(stdout, '/dev/null\n0\n');
+    }
+    t.like(await vm.fs.stat('/dev/null'), { uid: 0, gid: 0, mode: 0o020_666 });
+  });
+
+  test.serial('signals are not ignored, whatever the agent ignores', async (t) => {
+    const { stdout } = await vm.exec('grep', ['-E', '^Sig(Ign|Blk)', '/proc/self/status']);
+    t.regex(stdout, /^SigBlk:\t0{16}\nSigIgn:\t0{16}\n$/);
+  });
+
   test.serial('nothing of the host is in its environment', async (t) => {
     process.env['HOST_SECRET'] = 'hidden';
     const { stdout } = await vm.exec('env', { env: { OWN: 'yes' } });
