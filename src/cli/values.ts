@@ -1,5 +1,6 @@
 // Values that several commands take and print.
 
+import type { ExecOptions } from '../micro-vm.ts';
 import { type ParsedArguments, UsageError } from './arguments.ts';
 
 /** The whole number that an option gives. */
@@ -21,6 +22,13 @@ export function environment(pairs: readonly string[]): Record<string, string> {
     if (value !== undefined) result[name] = value;
   }
   return result;
+}
+
+/** The user and the group of `USER[:GROUP]`; what they may be is checked with the other options. */
+export function userOption(text: string | undefined): Pick<ExecOptions, 'user' | 'group'> {
+  if (text === undefined) return {};
+  const colon = text.indexOf(':');
+  return colon === -1 ? { user: text } : { user: text.slice(0, colon), group: text.slice(colon + 1) };
 }
 
 export function printJson(data: unknown): void {

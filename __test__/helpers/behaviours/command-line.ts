@@ -1,12 +1,13 @@
 // `microvm run` as a user meets it: streams, exit codes, JSON, interruption.
 
-import { execFile, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFile } from 'node:fs/promises';
+import { chmod, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 
 import { type AcceleratorName, PATIENCE_MS } from '../guest.ts';
 import { temporaryFolder } from '../temporary-folder.ts';
@@ -19,10 +20,16 @@ interface Finished {
   readonly exitCode: number | null;
 }
 
-/** Runs `microvm` with these words, in this folder. */
-export function microvm(args: readonly string[], input = '', cwd = '.'): Promise<Finished> {
+/** Runs `microvm` with these words, in this folder, with these variables beside its own. */
+export function microvm(
+  args: readonly string[],
+  input = '',
+  cwd = '.',
+  more: Readonly<Record<string, string>> = {},
+): Promise<Finished> {
   return new Promise((resolve) => {
-    const child = execFile(process.execPath, [MAIN, ...args], { cwd }, (_error, stdout, stderr) =>
+    const env = { ...process.env, ...more };
+    const child = execFile(process.execPath, [MAIN, ...args], { cwd, env }, (_error, stdout, stderr) =>
       resolve({ stdout, stderr, exitCode: child.exitCode }),
     );
     child.stdin?.end(input);
@@ -77,13 +84,15 @@ export function commandLineBehaviours(accelerator: AcceleratorName): void {
 export function commandLineDetails(accelerator: AcceleratorName): void {
   const run = ['run', '--accelerator', accelerator];
 
-  test.serial('-i passes standard input on, --env and --cwd reach the command', async (t) => {
-    const line = 'read word; echo "$word $A $PWD"';
-    const { stdout } = await microvm(
-      [...run, '-i', '--env', 'A=1=2', '--cwd', '/tmp', '--', 'sh', '-c', line],
-      'hey\n',
-    );
-    t.is(stdout, 'hey 1=2 /tmp\n');
+  test.serial('standard input, variables, the user, the working folder and mounts are as with docker', async (t) => {
+    const folder = await temporaryFolder(t);
+    // Others may look into it, too.
+    await chmod(folder, 0o755);
+    await writeFile(join(folder, 'a file'), '');
+    const line = 'read word; echo "$word $A $B $PWD $(id -u):$(id -g)"; ls; touch here 2>&1 | sed "s/.*: //"';
+    const words = ['-i', '-e', 'A=1=2', '--env', 'B', '-u', 'nobody:7', '-v', `${folder}:/src:ro`, '-w', '/src'];
+    const { stdout, stderr } = await microvm([...run, ...words, '--', 'sh', '-c', line], 'hey\n', '.', { B: 'b' });
+    t.deepEqual({ stdout, stderr }, { stdout: 'hey 1=2 b /src 65534:7\na file\nRead-only file system\n', stderr: '' });
   });
 
   test.serial('--timeout ends with 124', async (t) => {
@@ -114,20 +123,49 @@ export function commandLineDetails(accelerator: AcceleratorName): void {
     t.deepEqual(await exited, [141, null]);
   });
 
-  test.serial("signals are the command's", async (t) => {
-    const child = spawn(
-      process.execPath,
-      [MAIN, ...run, '--', 'sh', '-c', 'trap "echo heard; exit 9" TERM; echo up; while :; do sleep 0.1; done'],
-      { stdio: ['ignore', 'pipe', 'inherit'] },
+  /** A shell that counts in words which signals it hears, and ends by the one that it is told to. */
+  const hearing = (t: ExecutionContext, ending: string): ChildProcess => {
+    const traps = ['HUP', 'INT', 'QUIT', 'TERM', 'USR2'].map((name) =>
+      name === ending ? `trap "echo ${name}; exit 9" ${name}` : `trap "echo ${name}" ${name}`,
     );
+    const line = `${traps.join('; ')}; echo up; while :; do sleep 0.1; done`;
+    // The shell tells on standard error that its `sleep` was hit, too.
+    const child = spawn(process.execPath, [MAIN, ...run, '--', 'sh', '-c', line], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
     t.teardown(() => child.kill('SIGKILL'));
-    const exited = once(child, 'exit');
-    let seen = '';
-    for await (const chunk of child.stdout) {
-      seen += String(chunk);
-      if (seen === 'up\n') child.kill('SIGTERM');
+    return child;
+  };
+
+  /** Sends one signal after the other, each when the command has heard the last; gives all that it said. */
+  const send = async (child: ChildProcess, signals: readonly NodeJS.Signals[]): Promise<string[]> => {
+    const heard: string[] = [];
+    const left = [...signals];
+    for await (const line of createInterface(child.stdout as NodeJS.ReadableStream)) {
+      heard.push(line);
+      const next = left.shift();
+      if (next) child.kill(next);
     }
-    t.is(seen, 'up\nheard\n');
+    return heard;
+  };
+
+  test.serial("signals are the command's, one after the other", async (t) => {
+    const child = hearing(t, 'TERM');
+    const exited = once(child, 'exit');
+    const heard = await send(child, ['SIGHUP', 'SIGQUIT', 'SIGUSR2', 'SIGHUP', 'SIGINT', 'SIGTERM']);
+    t.deepEqual(heard, ['up', 'HUP', 'QUIT', 'USR2', 'HUP', 'INT', 'TERM']);
     t.deepEqual(await exited, [9, null]);
   });
+
+  for (const [signal, exitCode] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const) {
+    test.serial(`a second ${signal} is not the command's: it stops the machine`, async (t) => {
+      const child = hearing(t, '');
+      const exited = once(child, 'exit');
+      t.deepEqual(await send(child, [signal, signal]), ['up', signal.slice(3)]);
+      t.deepEqual(await exited, [exitCode, null]);
+    });
+  }
 }

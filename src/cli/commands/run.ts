@@ -13,7 +13,7 @@ import { type Interruption, interruptible } from '../interruption.ts';
 import { type Progress, startProgress } from '../progress.ts';
 import { errorAsData, errorAsText } from '../report-error.ts';
 import { copyOutputs, takeOverTerminal, terminalSize } from '../streams.ts';
-import { environment, printJson, wholeNumber } from '../values.ts';
+import { environment, printJson, userOption, wholeNumber } from '../values.ts';
 
 const options = {
   interactive: { type: 'boolean', short: 'i', help: 'Give the command standard input (empty otherwise)' },
@@ -35,6 +35,7 @@ const options = {
   },
   mount: {
     type: 'string',
+    short: 'v',
     multiple: true,
     value: 'SRC:DST[:ro,cache=…]',
     help: 'Mount a folder or file of this host at DST in the guest. Repeatable',
@@ -50,11 +51,18 @@ const options = {
   memory: { type: 'string', value: 'SIZE', help: 'Guest memory, such as 512MiB or 2GiB (default 256MiB)' },
   env: {
     type: 'string',
+    short: 'e',
     multiple: true,
     value: 'K=V',
     help: 'Environment variable for the command; K alone takes the value from here. Repeatable',
   },
-  cwd: { type: 'string', value: 'DIR', help: 'Working folder in the guest' },
+  user: {
+    type: 'string',
+    short: 'u',
+    value: 'USER[:GROUP]',
+    help: "Whom the command runs as: the guest's names or numbers (default root)",
+  },
+  cwd: { type: 'string', short: 'w', value: 'DIR', help: 'Working folder in the guest (default /)' },
   timeout: { type: 'string', value: 'MS', help: 'End the command after so many milliseconds (exit code 124)' },
   'boot-timeout': {
     type: 'string',
@@ -111,7 +119,12 @@ export async function run(argv: readonly string[]): Promise<number> {
   try {
     const request = {
       machine: machineOptions(given, interruption.signal),
-      exec: { timeout: wholeNumber(given, 'timeout'), cwd: given.text('cwd'), signal: interruption.signal },
+      exec: {
+        timeout: wholeNumber(given, 'timeout'),
+        cwd: given.text('cwd'),
+        ...userOption(given.text('user')),
+        signal: interruption.signal,
+      },
       file,
       args,
     };
@@ -130,11 +143,7 @@ export async function run(argv: readonly string[]): Promise<number> {
 
 interface Request {
   readonly machine: MicroVMOptions;
-  readonly exec: {
-    readonly timeout: number | undefined;
-    readonly cwd: string | undefined;
-    readonly signal: AbortSignal;
-  };
+  readonly exec: Pick<ExecOptions, 'timeout' | 'cwd' | 'user' | 'group'> & { readonly signal: AbortSignal };
   readonly file: string;
   readonly args: readonly string[];
 }
@@ -185,7 +194,7 @@ async function runOnStreams(
   try {
     const [result] = await Promise.all([command, copyOutputs(command)]);
     if (result.timedOut) process.stderr.write(`microvm: the command ran longer than ${request.exec.timeout} ms\n`);
-    return result.timedOut ? TIMED_OUT : (result.exitCode ?? OWN_FAILURE);
+    return exitCodeOf(result, interruption);
   } finally {
     release();
     interruption.forward = undefined;
@@ -215,7 +224,11 @@ async function runForJson(
     acceleratorReason: vm.acceleratorReason,
     timings: vm.timings,
   });
-  return result.timedOut ? TIMED_OUT : (result.exitCode ?? OWN_FAILURE);
+  return exitCodeOf(result, interruption);
+}
+
+function exitCodeOf({ timedOut, exitCode }: ExecResult<string | Buffer>, interruption: Interruption): number {
+  return timedOut ? TIMED_OUT : (exitCode ?? interruption.exitCode ?? OWN_FAILURE);
 }
 
 function inputOf(given: ParsedArguments): Pick<ExecOptions, 'stdin'> {
