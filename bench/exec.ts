@@ -42,7 +42,9 @@ try {
   note(await roundTrips(vm, ROUNDS));
   const { figure, guestMiB } = await idle(vm);
   note(figure);
-  for (const blockBytes of [65_536, 4096]) note(await output(vm, ROUNDS, blockBytes));
+  for (const blockBytes of [65_536, 4096]) {
+    for (const reference of ['vsock', 'pipe'] as const) note(await output(vm, ROUNDS, blockBytes, reference));
+  }
   note(await copies(vm, COPY_ROUNDS, home));
 
   const kernel = (await vm.exec('uname', ['-r'])).stdout.trim();

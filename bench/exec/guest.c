@@ -4,8 +4,11 @@
  *   guest fork COUNT FILE [ARGUMENT...]   fork, exec and wait of a program, so many times: the nanoseconds of each, a line each
  *   guest write BYTES BLOCK PORT          zeros to a vsock port of the host, in blocks; to standard output where it is 0
  *   guest stdin PORT FILE [ARGUMENT...]   becomes a program whose standard input is a vsock port of the host
+ *   guest stdout PORT FILE [ARGUMENT...]  runs a program and passes its standard output on from a pipe to a vsock port of the host
  */
+#define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,20 +38,30 @@ static int dial(const char *port) {
   return stream;
 }
 
-static void run(char **words) {
+/* Its standard output is `output`. */
+static pid_t start(char **words, int output) {
   pid_t child = fork();
   if (child < 0) fail("fork");
   if (child == 0) {
+    if (output != STDOUT_FILENO) dup2(output, STDOUT_FILENO);
     execv(words[0], words);
     _exit(127);
   }
+  return child;
+}
+
+static void await_end(pid_t child, const char *name) {
   int status;
   while (waitpid(child, &status, 0) < 0)
     if (errno != EINTR) fail("waitpid");
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-    fprintf(stderr, "%s ended with status %d\n", words[0], status);
+    fprintf(stderr, "%s ended with status %d\n", name, status);
     exit(1);
   }
+}
+
+static void run(char **words) {
+  await_end(start(words, STDOUT_FILENO), words[0]);
 }
 
 static void time_forks(long count, char **words) {
@@ -59,14 +72,33 @@ static void time_forks(long count, char **words) {
   }
 }
 
+static void write_all(int to, const char *bytes, size_t count) {
+  while (count > 0) {
+    ssize_t written = write(to, bytes, count);
+    if (written < 0 && errno != EINTR) fail("write");
+    if (written > 0) bytes += written, count -= written;
+  }
+}
+
 static void write_zeros(long long bytes, size_t block, int to) {
   char *zeros = calloc(1, block);
   if (zeros == NULL) fail("calloc");
-  while (bytes > 0) {
-    ssize_t count = write(to, zeros, bytes < (long long)block ? (size_t)bytes : block);
-    if (count < 0 && errno != EINTR) fail("write");
-    if (count > 0) bytes -= count;
+  for (; bytes > 0; bytes -= block) write_all(to, zeros, bytes < (long long)block ? (size_t)bytes : block);
+}
+
+static void pump(char **words, int to) {
+  static char piece[64 * 1024];
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) fail("pipe2");
+  pid_t child = start(words, ends[1]);
+  close(ends[1]);
+  for (;;) {
+    ssize_t count = read(ends[0], piece, sizeof piece);
+    if (count < 0 && errno != EINTR) fail("read");
+    if (count == 0) break;
+    if (count > 0) write_all(to, piece, count);
   }
+  await_end(child, words[0]);
 }
 
 int main(int count, char **words) {
@@ -80,8 +112,10 @@ int main(int count, char **words) {
     if (dup2(dial(words[2]), STDIN_FILENO) < 0) fail("dup2");
     execvp(words[3], words + 3);
     fail(words[3]);
+  } else if (strcmp(task, "stdout") == 0) {
+    pump(words + 3, dial(words[2]));
   } else {
-    fprintf(stderr, "guest fork|write|stdin ...\n");
+    fprintf(stderr, "guest fork|write|stdin|stdout ...\n");
     return 2;
   }
   return 0;

@@ -1,4 +1,5 @@
-// How fast a command's output comes, against the same program that writes to a plain vsock stream.
+// How fast a command's output comes: against the same program that writes to a plain vsock stream itself, and against a plain
+// program that passes its output on from a pipe, which is the least that whoever keeps both streams apart has to do.
 
 import { once } from 'node:events';
 import type { Duplex, Readable } from 'node:stream';
@@ -9,12 +10,26 @@ import { type Figure, GUEST_PROGRAM, medians, type Pair } from './report.ts';
 const PORT = 5000;
 const BYTES = 16 * 1024 * 1024;
 
+/** What the output is compared with. */
+export type OutputReference = 'vsock' | 'pipe';
+
+const REFERENCES: Readonly<Record<OutputReference, string>> = {
+  vsock: 'the same program into a plain vsock stream',
+  pipe: 'the same, through a pipe and a loop of `read` and `write` into a plain vsock stream',
+};
+
 /** Measures pairs of both, for writes of `blockBytes`. */
-export async function output(vm: MicroVM, rounds: number, blockBytes: number): Promise<Figure> {
+export async function output(
+  vm: MicroVM,
+  rounds: number,
+  blockBytes: number,
+  reference: OutputReference,
+): Promise<Figure> {
   const listener = await vm.vsock.listen(PORT);
   const write = (port: number): string[] => ['write', `${BYTES}`, `${blockBytes}`, `${port}`];
+  const words = reference === 'vsock' ? write(PORT) : ['stdout', `${PORT}`, GUEST_PROGRAM, ...write(0)];
   const byVsock = async (): Promise<number> => {
-    const writing = vm.exec(GUEST_PROGRAM, write(PORT));
+    const writing = vm.exec(GUEST_PROGRAM, words);
     const [stream] = (await Promise.race([once(listener, 'connection'), writing.then(endedEarly)])) as [Duplex];
     const speed = await speedOf(stream);
     stream.destroy();
@@ -40,7 +55,7 @@ export async function output(vm: MicroVM, rounds: number, blockBytes: number): P
   }
   return {
     title: `standard output, in writes of ${blockBytes / 1024} KiB`,
-    referenceTitle: 'the same program into a plain vsock stream',
+    referenceTitle: REFERENCES[reference],
     unit: 'MiB/s',
     ...medians(pairs, ({ ours, reference }) => ours / reference),
     target: { atLeast: 0.8 },
