@@ -24,10 +24,12 @@ pub enum Event {
 /// Calls a device's handlers so that no kick is lost, with or without `EVENT_IDX`.
 ///
 /// A driver kicks only where the ring asks for it. Whoever ran a handler has to ask again, and
-/// then to look whether buffers came in between; for that look it matters whether the device has
-/// had its chance to see them, since it may leave buffers on purpose (a vsock device keeps receive
-/// buffers until there is something to receive). Both hosts need exactly this, so it is here once
-/// and devices never touch notifications.
+/// then to look whether buffers came in between; for that look it matters whether the queue's own
+/// handler has had its chance to see them, since it may leave buffers on purpose (a vsock device
+/// keeps receive buffers until there is something to receive). Every event asks for the kicks of
+/// all queues again, also of those whose handler it did not run: a buffer that is there by then is
+/// one that nobody will kick for. Both hosts need exactly this, so it is here once and devices
+/// never touch notifications.
 #[derive(Debug, Default)]
 pub struct Dispatcher {
     queues: Vec<Watch>,
@@ -36,7 +38,8 @@ pub struct Dispatcher {
 /// What one queue looked like before the handlers ran.
 #[derive(Debug, Default, Clone, Copy)]
 struct Watch {
-    avail: u16,
+    /// Up to where the queue's own handler has seen buffers.
+    seen: Option<u16>,
     next: u16,
     used: u16,
     again: bool,
@@ -94,22 +97,21 @@ impl Dispatcher {
     ) -> Result<(), DeviceError> {
         for (index, watch) in self.queues.iter_mut().enumerate() {
             let Some(queue) = queues.queue(index) else {
+                *watch = Watch::default();
                 continue;
             };
-            let failed = |source| DeviceError::Queue {
-                queue: index,
-                source,
-            };
-            if event == Event::Kick(index) {
-                queue.disable_notification(memory).map_err(failed)?;
-                watch.again = false;
-            }
             watch.next = queue.next_avail();
             watch.used = queue.next_used();
-            watch.avail = queue
-                .avail_idx(memory, Ordering::Acquire)
-                .map_err(failed)?
-                .0;
+            if event == Event::Kick(index) {
+                let failed = |source| DeviceError::Queue {
+                    queue: index,
+                    source,
+                };
+                queue.disable_notification(memory).map_err(failed)?;
+                let avail = queue.avail_idx(memory, Ordering::Acquire).map_err(failed)?;
+                watch.seen = Some(avail.0);
+                watch.again = false;
+            }
         }
 
         match event {
@@ -140,8 +142,8 @@ impl Dispatcher {
             if (avail - Wrapping(next)).0 > queue.size() {
                 return Err(failed(QueueError::InvalidAvailRingIndex));
             }
-            // Buffers that are left were left on purpose if the device saw them and took none.
-            let on_purpose = avail.0 == watch.avail && next == watch.next;
+            // Buffers that are left were left on purpose if the handler saw them and took none.
+            let on_purpose = watch.seen == Some(avail.0) && next == watch.next;
             if avail.0 != next && !on_purpose {
                 watch.again = true;
                 continue;

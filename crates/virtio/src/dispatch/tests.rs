@@ -16,6 +16,8 @@ type Memory = GuestMemoryMmap<()>;
 struct Scripted {
     takes: u16,
     driver_adds: u16,
+    /// Events of the host have nothing to do with the queue.
+    host_is_blind: bool,
     calls: usize,
     host_calls: usize,
 }
@@ -85,6 +87,9 @@ impl Device<Memory> for Scripted {
         queues: &mut dyn QueueSet,
     ) -> Result<(), DeviceError> {
         self.host_calls += 1;
+        if self.host_is_blind {
+            return Ok(());
+        }
         self.queue_event(0, memory, queues)
     }
 
@@ -216,6 +221,45 @@ fn buffers_that_come_during_a_host_event_are_handled() {
         .unwrap();
     assert_eq!(device.host_calls, 1);
     assert!(device.calls > 1);
+}
+
+#[test]
+fn a_buffer_that_came_before_an_event_of_something_else_is_handled() {
+    // The driver has published it and is about to ask whether to kick: after the event it reads
+    // that the kick is wanted for the next one only.
+    let memory = memory();
+    let mut queues = queues(&memory, 1, true);
+    let mut device = Scripted {
+        takes: 1,
+        host_is_blind: true,
+        ..Scripted::default()
+    };
+    let mut dispatcher = Dispatcher::new(1);
+    let left = dispatcher
+        .handle(Event::Host, &mut device, &memory, &mut queues)
+        .unwrap();
+    assert!(!left);
+    assert_eq!(device.calls, 1);
+    assert_eq!(buffers(&queues), 1);
+    assert!(kick_wanted(&memory, &queues, 1));
+}
+
+#[test]
+fn buffers_that_were_left_once_are_not_offered_again_by_events_of_something_else() {
+    let memory = memory();
+    let mut queues = queues(&memory, 3, true);
+    let mut device = Scripted {
+        host_is_blind: true,
+        ..Scripted::default()
+    };
+    let mut dispatcher = Dispatcher::new(1);
+    for _ in 0..3 {
+        dispatcher
+            .handle(Event::Host, &mut device, &memory, &mut queues)
+            .unwrap();
+    }
+    assert_eq!((device.host_calls, device.calls), (3, 1));
+    assert!(kick_wanted(&memory, &queues, 3));
 }
 
 #[test]
