@@ -24,6 +24,7 @@ import { AgentApi } from '../../src/guest-api/agent-api.ts';
 import { type CopyProgress, receiveArchive } from '../../src/guest-api/copy.ts';
 import { GuestFileError } from '../../src/guest-api/file-error.ts';
 import { GuestFiles } from '../../src/guest-api/guest-files.ts';
+import { Patience } from '../../src/host/patience.ts';
 import { agentByHand, transportTo } from '../helpers/agent-by-hand.ts';
 import { hostileAgent } from '../helpers/hostile-agent.ts';
 import { temporaryFolder } from '../helpers/temporary-folder.ts';
@@ -304,6 +305,23 @@ for (const [what, code, answer] of [
   });
 }
 
+/** Tells how many limits run. */
+class CountedPatience extends Patience {
+  begun = 0;
+  readonly running = new Set<() => void>();
+
+  override limit(ms: number, expire: () => void): () => void {
+    this.begun += 1;
+    const end = super.limit(ms, expire);
+    const met = (): void => {
+      this.running.delete(met);
+      end();
+    };
+    this.running.add(met);
+    return met;
+  }
+}
+
 function flood(stream: ServerHttp2Stream): void {
   stream.write(Buffer.alloc(65_536), (error) => error ?? flood(stream));
 }
@@ -326,18 +344,20 @@ test('an agent that does not go on with what is copied out is ERR_AGENT_TIMEOUT'
 });
 
 test('who is slow to take what is copied out has all the time there is', async (t) => {
+  const patience = new CountedPatience();
   const answer = (stream: ServerHttp2Stream): void => {
     stream.respond({ ':status': 200 });
     stream.end(Buffer.alloc(2_000_000));
   };
-  const api = new AgentApi(transportTo(await hostileAgent(t, answer)), { answerTimeoutMs: 2_000 });
+  const api = new AgentApi(transportTo(await hostileAgent(t, answer)), { patience });
   t.teardown(() => api.close());
   let bytes = 0;
   for await (const piece of receiveArchive(api, '/t', {})) {
-    if (bytes === 0) await new Promise((resolve) => setTimeout(resolve, 2_500));
+    t.is(patience.running.size, 0, 'no limit runs while the taker has its turn');
     bytes += piece.length;
   }
   t.is(bytes, 2_000_000);
+  t.true(patience.begun > 2, 'others do: for the answer and for each piece');
 });
 
 test('an agent that stalls is left when the copy is aborted, and the reason of one that breaks off is told', async (t) => {

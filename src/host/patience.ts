@@ -1,4 +1,8 @@
-// Limits of time that stand still while the one who is waited for stands still: a paused guest answers nobody.
+// Limits of time that stand still while the one who is waited for stands still: a paused guest answers nobody. They stand
+// still as well while this process does, stopped or starved: what came meanwhile is read before anything is too late.
+
+/** A limit is waited for in so many steps, between which the process reads what has come. */
+const STEPS = 8;
 
 /** Timers that can be held up all together. */
 export class Patience {
@@ -34,25 +38,38 @@ export class Patience {
 }
 
 class Limit {
+  readonly #stepMs: number;
   #leftMs: number;
   #since = 0;
   #timer: NodeJS.Timeout | undefined;
   readonly #expire: () => void;
 
   constructor(ms: number, expire: () => void) {
+    this.#stepMs = ms / STEPS;
     this.#leftMs = ms;
     this.#expire = expire;
   }
 
   run(): void {
     this.#since = performance.now();
-    this.#timer = setTimeout(this.#expire, this.#leftMs);
+    this.#timer = setTimeout(() => this.#step(), this.#thisStepMs);
   }
 
   stop(): void {
     if (this.#timer === undefined) return;
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    this.#leftMs = Math.max(0, this.#leftMs - (performance.now() - this.#since));
+    this.#leftMs -= Math.min(this.#thisStepMs, performance.now() - this.#since);
+  }
+
+  get #thisStepMs(): number {
+    return Math.min(this.#stepMs, this.#leftMs);
+  }
+
+  /** However late it comes, no more than the step counts. */
+  #step(): void {
+    this.#leftMs -= this.#thisStepMs;
+    if (this.#leftMs > 0) this.run();
+    else this.#expire();
   }
 }
