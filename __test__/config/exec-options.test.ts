@@ -18,6 +18,7 @@ test('good options of exec pass', (t) => {
     [],
   );
   t.deepEqual(execOptionProblems({ timeout: undefined }), []);
+  for (const encoding of ['utf8', 'utf-8', 'buffer']) t.deepEqual(execOptionProblems({ encoding }), []);
 });
 
 test('every wrong option of exec is listed at once', (t) => {

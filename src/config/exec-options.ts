@@ -25,7 +25,7 @@ const entries = {
   stdin: v.optional(
     v.custom(isSource, "text, bytes, a stream, something that can be iterated, 'inherit', 'pipe' or 'ignore'"),
   ),
-  encoding: v.optional(v.picklist(['utf8', 'buffer'], "'utf8' or 'buffer'")),
+  encoding: v.optional(v.picklist(['utf8', 'utf-8', 'buffer'], "'utf8', 'utf-8' or 'buffer'")),
   stripFinalNewline: v.optional(v.boolean('true or false')),
   buffer: v.optional(v.boolean('true or false')),
   maxBuffer: v.optional(wholeNumber(1, Number.MAX_SAFE_INTEGER, 'a whole number of bytes, at least 1')),

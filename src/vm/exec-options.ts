@@ -43,8 +43,8 @@ export interface ExecOptions {
    */
   readonly user?: string | number | undefined;
   /**
-   * The group it runs as.
-   * @default the user's own
+   * The group it runs as: a name of the guest's, or a number.
+   * @default the user's own; 0 where the guest does not know the number that `user` is
    */
   readonly group?: string | number | undefined;
   /** Aborting it kills the command with all that it started. */
@@ -65,10 +65,10 @@ export interface ExecOptions {
   /** What the command reads from standard input, whatever it says. */
   readonly input?: string | Uint8Array | undefined;
   /**
-   * How the output is given: text as UTF-8, or bytes.
+   * How the output is given: text as UTF-8 (`'utf8'` or `'utf-8'`), or bytes.
    * @default 'utf8'
    */
-  readonly encoding?: 'utf8' | 'buffer' | undefined;
+  readonly encoding?: 'utf8' | 'utf-8' | 'buffer' | undefined;
   /**
    * Whether the result is without the line break that an output ends with, as execa has it. Streams and lines are as they are.
    * @default false: outputs are as they were written
