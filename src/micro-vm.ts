@@ -1,6 +1,7 @@
 import type { Accelerator, MachineExit } from './accelerators/accelerator.ts';
 import type { ForwardOptions, MicroVMOptions, ReverseOptions } from './config/options.ts';
 import { forwardSpec, reverseSpec } from './config/port-options.ts';
+import type { TextEncoding } from './guest-api/file-options.ts';
 import { GuestFiles } from './guest-api/guest-files.ts';
 import type { PortForward } from './guest-api/port-forward.ts';
 import type { GuestConsole } from './vm/console.ts';
@@ -21,9 +22,12 @@ export type { GuestDirent, GuestStats } from './guest-api/file-status.ts';
 export type {
   AppendOptions,
   FileContent,
+  MkdirOptions,
+  ReaddirOptions,
   ReadFileOptions,
   ReadOptions,
   ReadStreamOptions,
+  RmOptions,
   TextEncoding,
   WriteFlag,
   WriteOptions,
@@ -239,7 +243,7 @@ interface BytesWanted {
 
 /** Options of which it is known that they ask for text. */
 interface TextWanted {
-  readonly encoding?: 'utf8' | undefined;
+  readonly encoding?: TextEncoding | undefined;
 }
 
 /** A name or a path: nothing in it means anything to a shell. */

@@ -4,8 +4,10 @@ import { execFileSync } from 'node:child_process';
 import { constants } from 'node:fs';
 import { open, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Writable } from 'node:stream';
 import test, { type ExecutionContext } from 'ava';
 
+import { MicroVMError } from '../../src/errors.ts';
 import { GuestFileError } from '../../src/guest-api/file-error.ts';
 import { GuestFiles } from '../../src/guest-api/guest-files.ts';
 import { agentByHand } from '../helpers/agent-by-hand.ts';
@@ -130,6 +132,83 @@ test('encodings are those that are told, and text is UTF-8', async (t) => {
   }
 });
 
+test('what is no content is refused before the file is touched, and leaves nothing with the agent', async (t) => {
+  const { fs, folder, holdings } = await setUp(t);
+  const path = join(folder, 'file');
+  await writeFile(path, 'kept');
+  const before = await holdings();
+  const none = [undefined, null, 42, true, {}, () => 'x', new Uint16Array(2), new ArrayBuffer(2), new Writable()];
+  for (const content of none as never[]) {
+    for (const work of [fs.writeFile(path, content), fs.appendFile(path, content)]) {
+      const error = await t.throwsAsync(work, { instanceOf: MicroVMError, code: 'ERR_INVALID_OPTIONS' });
+      t.like(error?.problems, [{ path: 'content' }] as never, String(content));
+    }
+  }
+  t.is(await readFile(path, 'utf8'), 'kept');
+  // What iterates to no content is found out later, as in Node; it leaves nothing either.
+  await t.throwsAsync(fs.writeFile(join(folder, 'other'), [42] as never), { code: 'ERR_INVALID_ARG_TYPE' });
+  await fs.stat(folder);
+  t.is(await holdings(), before);
+});
+
+test('lists and generators are content, of text and of bytes', async (t) => {
+  const { fs, folder } = await setUp(t);
+  const path = join(folder, 'file');
+  await fs.writeFile(path, ['grü', Buffer.from('ße'), '\n']);
+  await fs.appendFile(
+    path,
+    (function* () {
+      yield 'more';
+    })(),
+  );
+  await fs.appendFile(
+    path,
+    (async function* () {
+      yield Buffer.from('!');
+    })(),
+  );
+  t.is(await readFile(path, 'utf8'), 'grüße\nmore!');
+});
+
+test('a stream of text has no character cut, wherever its bytes are', async (t) => {
+  const { fs, folder } = await setUp(t);
+  const path = join(folder, 'file');
+  // No piece of an even length ends where a character does.
+  const text = `x${'ü'.repeat(300_000)}`;
+  await writeFile(path, text);
+  for (const stream of [fs.createReadStream(path, { encoding: 'utf8' }), fs.createReadStream(path, 'utf-8')]) {
+    const pieces: unknown[] = await stream.toArray();
+    t.true(pieces.every((piece) => typeof piece === 'string'));
+    t.is(pieces.join(''), text);
+  }
+  const [bytes] = (await fs.createReadStream(path, { encoding: 'buffer', end: 0 }).toArray()) as unknown[];
+  t.deepEqual(bytes, Buffer.from('x'));
+});
+
+test('a part begins at its end at the latest', async (t) => {
+  const { fs, folder } = await setUp(t);
+  const path = join(folder, 'file');
+  await writeFile(path, '0123');
+  t.is((await fs.createReadStream(path, { start: 2, end: 2 }).toArray()).join(''), '2');
+  t.is((await fs.createReadStream(path, { start: 9 }).toArray()).join(''), '');
+  const error = t.throws(() => fs.createReadStream(path, { start: 3, end: 2 }), { code: 'ERR_INVALID_OPTIONS' });
+  t.regex(error?.message ?? '', /start: 3 .*at most end, which is 2/);
+});
+
+test("a status's mode is permissions for another file, without the type's bits", async (t) => {
+  const { fs, folder } = await setUp(t);
+  const [one, other, below] = ['one', 'other', 'below'].map((name) => join(folder, name)) as [string, string, string];
+  await writeFile(one, '', { mode: 0o640 });
+  const { mode } = await fs.stat(one);
+  await fs.writeFile(other, '', { mode });
+  t.is((await stat(other)).mode, 0o100_640);
+  await fs.chmod(other, (await fs.stat(other)).mode | 0o111);
+  t.is((await stat(other)).mode, 0o100_751);
+  await fs.chmod(folder, 0o700);
+  await fs.mkdir(below, { mode: (await fs.stat(folder)).mode });
+  t.is((await stat(below)).mode, 0o40_700);
+});
+
 test('the further names of node:fs do as there', async (t) => {
   const { fs, folder } = await setUp(t);
   const path = join(folder, 'file');
@@ -163,7 +242,7 @@ test('what they refuse is told as node:fs tells it', async (t) => {
   const file = join(folder, 'file');
   await writeFile(file, '', { mode: 0o600 });
   const calls: readonly ((
-    of: Pick<GuestFiles, 'access' | 'unlink' | 'truncate' | 'link' | 'realpath' | 'mkdtemp'>,
+    of: Pick<GuestFiles, 'access' | 'unlink' | 'truncate' | 'link' | 'symlink' | 'realpath' | 'mkdtemp'>,
   ) => Promise<unknown>)[] = [
     (of) => of.access(none),
     (of) => of.access(file, constants.X_OK),
@@ -173,6 +252,8 @@ test('what they refuse is told as node:fs tells it', async (t) => {
     (of) => of.truncate(folder),
     (of) => of.link(none, join(folder, 'new')),
     (of) => of.link(file, file),
+    (of) => of.symlink('anything', file),
+    (of) => of.symlink('anything', join(none, 'link')),
     (of) => of.realpath(none),
     (of) => of.realpath(join(file, 'below')),
   ];

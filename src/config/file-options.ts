@@ -6,13 +6,15 @@ import { codeOf, invalidOptions, problemsOf, show, unknownOptions } from './prob
 import { abortSignal, isPath, isWhole, PATH_RULE, wholeNumber } from './values.ts';
 
 const MAX_QUEUE = 2 ** 20;
-const MODE_RULE = 'permissions, 0 to 0o7777';
+/** Permissions, and the bits of a file's type beside them: the `mode` of a status. */
+const MAX_MODE = 0o177_777;
+const MODE_RULE = 'permissions, 0 to 0o7777, or the mode that stat tells';
 const NOT_NEGATIVE = 'a whole number, 0 or more';
 const pattern = v.custom(isPath, 'a pattern: text that is not empty, without NUL');
 
 const flag = v.optional(v.boolean('true or false'));
 const count = v.optional(wholeNumber(0, Number.MAX_SAFE_INTEGER, NOT_NEGATIVE));
-const mode = v.optional(wholeNumber(0, 0o7777, MODE_RULE));
+const mode = v.optional(wholeNumber(0, MAX_MODE, MODE_RULE));
 const signal = v.optional(abortSignal);
 
 const text = v.optional(v.nullable(v.picklist(['utf8', 'utf-8'], "'utf8' or 'utf-8'")));
@@ -20,10 +22,7 @@ const content = v.optional(
   v.nullable(v.picklist(['utf8', 'utf-8', 'buffer'], "'utf8' or 'utf-8' for text, 'buffer', null or none for bytes")),
 );
 const append = { encoding: text, mode, signal };
-const write = {
-  ...append,
-  flag: v.optional(v.picklist(['w', 'wx', 'a', 'ax', 'r+'], "'w', 'wx', 'a', 'ax' or 'r+'")),
-};
+const writeFlag = v.optional(v.picklist(['w', 'wx', 'a', 'ax', 'r+'], "'w', 'wx', 'a', 'ax' or 'r+'"));
 const copy = {
   signal,
   onProgress: v.optional(v.custom((value) => typeof value === 'function', 'a function')),
@@ -47,10 +46,10 @@ export type FileOperation =
 
 const ENTRIES: Readonly<Record<FileOperation, v.ObjectEntries>> = {
   readFile: { encoding: content, maxBytes: count, signal },
-  writeFile: write,
+  writeFile: { ...append, flag: writeFlag },
   appendFile: append,
-  createReadStream: { start: count, end: count, signal },
-  createWriteStream: { ...write, start: count },
+  createReadStream: { encoding: content, start: count, end: count, signal },
+  createWriteStream: { ...append, flags: writeFlag, start: count },
   mkdir: { recursive: flag, mode },
   readdir: { withFileTypes: flag, recursive: flag },
   rm: { recursive: flag, force: flag },
@@ -92,7 +91,27 @@ export function numberProblems(numbers: Readonly<Record<string, unknown>>, most:
 }
 
 export function modeProblems(given: unknown): OptionProblem[] {
-  return argumentProblems({ mode: given }, (value) => isWhole(value, 0, 0o7777), MODE_RULE);
+  return argumentProblems({ mode: given }, (value) => isWhole(value, 0, MAX_MODE), MODE_RULE);
+}
+
+/** What cannot become the content of a file. What can be iterated is not looked into: that would begin it. */
+export function contentProblems(given: unknown): OptionProblem[] {
+  const allowed = 'text, bytes (a Uint8Array), a stream, or something that can be iterated';
+  return argumentProblems({ content: given }, isContent, allowed);
+}
+
+function isContent(value: unknown): boolean {
+  if (typeof value === 'string' || value instanceof Uint8Array) return true;
+  // Other views are iterated number by number, which are no content.
+  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) return false;
+  return Symbol.iterator in value || Symbol.asyncIterator in value;
+}
+
+/** A part of a file that would begin behind its own end. Values that are no numbers are told by their own rules. */
+export function rangeProblems(options: unknown): OptionProblem[] {
+  const { start, end } = Object(options) as { readonly start?: unknown; readonly end?: unknown };
+  if (!isWhole(start, 0, Number.MAX_SAFE_INTEGER) || !isWhole(end, 0, Number.MAX_SAFE_INTEGER)) return [];
+  return argumentProblems({ start }, () => start <= end, `at most end, which is ${end}`);
 }
 
 /** Throws all problems as one error, where there are any. */

@@ -24,16 +24,22 @@ export interface ReadFileOptions extends ReadOptions {
 }
 
 export interface ReadStreamOptions extends ReadOptions {
+  /** Pieces of text, none cut within a character, or with `'buffer'`, null and none Buffers. @default null */
+  readonly encoding?: TextEncoding | 'buffer' | null | undefined;
   /** First byte. @default 0 */
   readonly start?: number | undefined;
-  /** Last byte. @default the last one there is */
+  /** Last byte, not before `start`. @default the last one there is */
   readonly end?: number | undefined;
 }
 
 export interface AppendOptions {
   /** Of text. @default 'utf8' */
   readonly encoding?: TextEncoding | null | undefined;
-  /** Permissions of a new file. @default 0o666, less what the guest's umask (022) takes */
+  /**
+   * Permissions of a new file: 0 to 0o7777, less what the guest's umask (022) takes. The file type's bits, which a `mode` of
+   * `stat` has, are left out.
+   * @default 0o666
+   */
   readonly mode?: number | undefined;
   /** Ends the operation early; what was written by then stays. */
   readonly signal?: AbortSignal | undefined;
@@ -44,10 +50,38 @@ export interface WriteOptions extends AppendOptions {
   readonly flag?: WriteFlag | undefined;
 }
 
-export interface WriteStreamOptions extends WriteOptions {
-  /** Where to write from; with the flag `'r+'` the rest of the file stays. @default 0 */
+export interface WriteStreamOptions extends AppendOptions {
+  /** The flag, by the name that Node has for streams. @default 'w', which replaces the content */
+  readonly flags?: WriteFlag | undefined;
+  /** First byte to write; with the flag `'r+'` the rest of the file stays. @default 0 */
   readonly start?: number | undefined;
 }
 
+export interface MkdirOptions {
+  /** Make the folders above it, too; one that is there is no error then. @default false */
+  readonly recursive?: boolean | undefined;
+  /** Permissions, 0 to 0o7777, less what the guest's umask (022) takes; bits of a file's type are left out. @default 0o777 */
+  readonly mode?: number | undefined;
+}
+
+export interface ReaddirOptions {
+  /** Entries with their kinds instead of names. @default false */
+  readonly withFileTypes?: boolean | undefined;
+  /** What is in the folders below, too. @default false */
+  readonly recursive?: boolean | undefined;
+}
+
+export interface RmOptions {
+  /** A folder with all that is in it. Without it a folder is `EISDIR`, an empty one too. @default false */
+  readonly recursive?: boolean | undefined;
+  /** What is not there is no error. @default false */
+  readonly force?: boolean | undefined;
+}
+
 /** What can be written. */
-export type FileContent = string | Uint8Array | Readable | AsyncIterable<string | Uint8Array> | Iterable<Uint8Array>;
+export type FileContent =
+  | string
+  | Uint8Array
+  | Readable
+  | AsyncIterable<string | Uint8Array>
+  | Iterable<string | Uint8Array>;

@@ -6,10 +6,12 @@ import { pipeline } from 'node:stream/promises';
 import { posix } from 'node:path';
 import {
   argumentProblems,
+  contentProblems,
   fileOptionProblems,
   modeProblems,
   numberProblems,
   pathProblems,
+  rangeProblems,
   refuse,
 } from '../config/file-options.ts';
 import { MicroVMError } from '../errors.ts';
@@ -19,8 +21,11 @@ import { fileError } from './file-error.ts';
 import type {
   AppendOptions,
   FileContent,
+  MkdirOptions,
+  ReaddirOptions,
   ReadFileOptions,
   ReadStreamOptions,
+  RmOptions,
   TextEncoding,
   WriteOptions,
   WriteStreamOptions,
@@ -35,6 +40,8 @@ const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
 const MAX_FILE_BYTES = 512 * 1024 * 1024;
 /** The largest user or group. */
 const MAX_ID = 2 ** 32 - 1;
+/** Of a mode, without the file's type. */
+const PERMISSIONS = 0o7777;
 
 /** Files of the guest. Paths are the guest's; relative ones start at `/`. Errors have the codes of `node:fs`. */
 export class GuestFiles {
@@ -59,6 +66,7 @@ export class GuestFiles {
     path: string,
     options?: 'buffer' | null | (ReadFileOptions & { readonly encoding?: 'buffer' | null | undefined }),
   ): Promise<Buffer>;
+  readFile(path: string, options?: TextEncoding | 'buffer' | null | ReadFileOptions): Promise<string | Buffer>;
   async readFile(path: string, given: TextEncoding | 'buffer' | null | ReadFileOptions = {}): Promise<string | Buffer> {
     const options = withEncoding<ReadFileOptions>(given);
     refuse(pathProblems({ path }), fileOptionProblems('readFile', options));
@@ -71,7 +79,7 @@ export class GuestFiles {
       pieces.push(piece);
     }
     const content = Buffer.concat(pieces);
-    return encoding === 'utf8' || encoding === 'utf-8' ? content.toString() : content;
+    return isText(encoding) ? content.toString() : content;
   }
 
   /**
@@ -82,17 +90,19 @@ export class GuestFiles {
    */
   async writeFile(path: string, content: FileContent, given: TextEncoding | WriteOptions = {}): Promise<void> {
     const options = withEncoding<WriteOptions>(given);
-    refuse(pathProblems({ path }), fileOptionProblems('writeFile', options));
+    // Before the file is opened, which empties it.
+    refuse(pathProblems({ path }), contentProblems(content), fileOptionProblems('writeFile', options));
     const isHere = typeof content === 'string' || content instanceof Uint8Array;
     const source = isHere ? Readable.from([Buffer.from(content)]) : content;
+    const { flag, ...streamOptions } = options;
     const { signal } = options;
-    await pipeline(source, this.createWriteStream(path, options), signal ? { signal } : {});
+    await pipeline(source, this.createWriteStream(path, { ...streamOptions, flags: flag }), signal ? { signal } : {});
   }
 
   /** Writes behind a file's content, as {@link writeFile} with the flag `'a'`. */
   async appendFile(path: string, content: FileContent, given: TextEncoding | AppendOptions = {}): Promise<void> {
     const options = withEncoding<AppendOptions>(given);
-    refuse(pathProblems({ path }), fileOptionProblems('appendFile', options));
+    refuse(pathProblems({ path }), contentProblems(content), fileOptionProblems('appendFile', options));
     await this.writeFile(path, content, { ...options, flag: 'a' });
   }
 
@@ -102,11 +112,15 @@ export class GuestFiles {
    *
    * @throws {MicroVMError} `ERR_INVALID_OPTIONS`; what comes later destroys the stream
    */
-  createReadStream(path: string, options: ReadStreamOptions = {}): Readable {
-    refuse(pathProblems({ path }), fileOptionProblems('createReadStream', options));
-    const { start, end, signal } = options;
+  createReadStream(path: string, given: TextEncoding | 'buffer' | null | ReadStreamOptions = {}): Readable {
+    const options = withEncoding<ReadStreamOptions>(given);
+    refuse(pathProblems({ path }), fileOptionProblems('createReadStream', options), rangeProblems(options));
+    const { encoding, start, end, signal } = options;
     const explain = (error: unknown): unknown => fileError(error, 'open', path);
-    return new AnswerBody(this.#api, `/v1/file?${query({ path, start, end })}`, explain, signal ? { signal } : {});
+    return new AnswerBody(this.#api, `/v1/file?${query({ path, start, end })}`, explain, {
+      ...(isText(encoding) && { encoding }),
+      ...(signal && { signal }),
+    });
   }
 
   /**
@@ -116,8 +130,8 @@ export class GuestFiles {
    */
   createWriteStream(path: string, options: WriteStreamOptions = {}): Writable {
     refuse(pathProblems({ path }), fileOptionProblems('createWriteStream', options));
-    const { start, mode, flag, signal } = options;
-    const request = `/v1/file?${query({ path, start, mode, flag })}`;
+    const { start, mode, flags, signal } = options;
+    const request = `/v1/file?${query({ path, start, mode: permissions(mode), flag: flags })}`;
     const explain = (error: unknown): unknown => fileError(error, 'open', path);
     return new RequestBody(this.#api, request, explain, signal ? { signal } : {});
   }
@@ -163,13 +177,10 @@ export class GuestFiles {
   }
 
   /** The first folder that was made, with `recursive`. */
-  async mkdir(
-    path: string,
-    options: { readonly recursive?: boolean | undefined; readonly mode?: number | undefined } = {},
-  ): Promise<string | undefined> {
+  async mkdir(path: string, options: MkdirOptions = {}): Promise<string | undefined> {
     refuse(pathProblems({ path }), fileOptionProblems('mkdir', options));
     const { recursive = false, mode = 0o777 } = options;
-    const { path: first } = await this.#operate('mkdir', { path, recursive, mode });
+    const { path: first } = await this.#operate('mkdir', { path, recursive, mode: mode & PERMISSIONS });
     return recursive && typeof first === 'string' ? first : undefined;
   }
 
@@ -179,18 +190,11 @@ export class GuestFiles {
     return pathIn(await this.#operate('mkdtemp', { path: prefix }, { of: `${prefix}XXXXXX` }));
   }
 
-  readdir(
-    path: string,
-    options?: { readonly withFileTypes?: false | undefined; readonly recursive?: boolean | undefined },
-  ): Promise<string[]>;
-  readdir(
-    path: string,
-    options: { readonly withFileTypes: true; readonly recursive?: boolean | undefined },
-  ): Promise<GuestDirent[]>;
-  async readdir(
-    path: string,
-    options: { readonly withFileTypes?: boolean | undefined; readonly recursive?: boolean | undefined } = {},
-  ): Promise<string[] | GuestDirent[]> {
+  /** What is in a folder, sorted: names, or entries with their kinds. */
+  readdir(path: string, options?: ReaddirOptions & { readonly withFileTypes?: false | undefined }): Promise<string[]>;
+  readdir(path: string, options: ReaddirOptions & { readonly withFileTypes: true }): Promise<GuestDirent[]>;
+  readdir(path: string, options?: ReaddirOptions): Promise<string[] | GuestDirent[]>;
+  async readdir(path: string, options: ReaddirOptions = {}): Promise<string[] | GuestDirent[]> {
     refuse(pathProblems({ path }), fileOptionProblems('readdir', options));
     const { withFileTypes = false, recursive = false } = options;
     const { entries } = await this.#operate('readdir', { path, recursive }, { syscall: 'scandir' });
@@ -213,11 +217,13 @@ export class GuestFiles {
   }
 
   async stat(path: string): Promise<GuestStats> {
+    refuse(pathProblems({ path }));
     return new GuestStats((await this.#operate('stat', { path }))['status']);
   }
 
   /** The same of a symbolic link itself. */
   async lstat(path: string): Promise<GuestStats> {
+    refuse(pathProblems({ path }));
     return new GuestStats((await this.#operate('lstat', { path }))['status']);
   }
 
@@ -226,10 +232,8 @@ export class GuestFiles {
     await this.#operate('rename', { path, to }, { dest: to });
   }
 
-  async rm(
-    path: string,
-    options: { readonly recursive?: boolean | undefined; readonly force?: boolean | undefined } = {},
-  ): Promise<void> {
+  /** Removes a file, or with `recursive` a folder: without it a folder is `EISDIR`, where Node has `ERR_FS_EISDIR`. */
+  async rm(path: string, options: RmOptions = {}): Promise<void> {
     refuse(pathProblems({ path }), fileOptionProblems('rm', options));
     const { recursive = false, force = false } = options;
     await this.#operate('rm', { path, recursive, force });
@@ -260,9 +264,10 @@ export class GuestFiles {
     await this.#operate('truncate', { path, size: len }, { syscall: 'open' });
   }
 
+  /** @param mode - permissions, 0 to 0o7777; the file type's bits, which a `mode` of {@link stat} has, are left out */
   async chmod(path: string, mode: number): Promise<void> {
     refuse(pathProblems({ path }), modeProblems(mode));
-    await this.#operate('chmod', { path, mode });
+    await this.#operate('chmod', { path, mode: mode & PERMISSIONS });
   }
 
   async chown(path: string, uid: number, gid: number): Promise<void> {
@@ -278,7 +283,7 @@ export class GuestFiles {
 
   async symlink(target: string, path: string): Promise<void> {
     refuse(pathProblems({ target, path }));
-    await this.#operate('symlink', { path, target });
+    await this.#operate('symlink', { path, target }, { of: target, dest: path });
   }
 
   async readlink(path: string): Promise<string> {
@@ -347,6 +352,14 @@ function time(seconds: number): { readonly seconds: number; readonly nanoseconds
 /** Options of which the encoding may be all that is given. */
 function withEncoding<Options extends object>(given: Options | string | null): Options {
   return (typeof given === 'string' || given === null ? { encoding: given } : given) as Options;
+}
+
+function isText(encoding: string | null | undefined): encoding is TextEncoding {
+  return encoding === 'utf8' || encoding === 'utf-8';
+}
+
+function permissions(mode: number | undefined): number | undefined {
+  return mode === undefined ? undefined : mode & PERMISSIONS;
 }
 
 function tooLarge(path: string, maxBytes: number): MicroVMError {
