@@ -61,6 +61,22 @@ test('every wrong option of a reverse is told', (t) => {
   t.deepEqual(reverse({ guest: 1 }), ['host']);
 });
 
+test('a port in quotes is no path', (t) => {
+  const message = /: '8080' is not allowed \(.*; a port is a number, without quotes\)/;
+  for (const work of [
+    () => forwardSpec({ guest: 80, host: '8080' }),
+    () => forwardSpec({ guest: '8080' }),
+    () => reverseSpec({ guest: 80, host: '8080' }),
+    () => reverseSpec({ guest: '8080', host: 80 }),
+    () => reverseSpec({ guest: 80, host: { port: '8080' as never } }),
+    () => normalize({ ports: [{ guest: 80, host: '8080' }] }),
+  ]) {
+    t.throws(work, { code: 'ERR_INVALID_OPTIONS', message });
+  }
+  t.deepEqual(forwardSpec({ guest: 80, host: './8080' }).host, { path: resolve('8080') });
+  t.deepEqual(reverseSpec({ guest: 80, host: '8080.sock' }).host, { path: resolve('8080.sock') });
+});
+
 test('ports of a machine are checked with its other options', (t) => {
   t.deepEqual(normalize({ ports: [{ guest: 80, host: 8080 }] }).ports, [
     { guest: 80, host: { port: 8080, address: '127.0.0.1' } },

@@ -105,7 +105,8 @@ export interface ForwardOptions {
   /** The guest's TCP port, 1 to 65535, or the absolute path of a Unix socket in the guest. */
   readonly guest: number | string;
   /**
-   * Where this host listens: a TCP port, 0 for a free one, or the path of a Unix socket to make.
+   * Where this host listens: a TCP port, 0 for a free one, or the path of a Unix socket to make. A port is a number: text of
+   * digits alone is refused.
    * @default 0
    */
   readonly host?: number | string | undefined;
@@ -123,7 +124,7 @@ export interface ReverseOptions {
    * to make there, which every user of the guest may connect to.
    */
   readonly guest: number | string;
-  /** The service: a TCP port of 127.0.0.1 or of another address, or the path of a Unix socket. */
+  /** The service: a TCP port of 127.0.0.1 or of another address, or the path of a Unix socket that is more than digits. */
   readonly host: number | string | { readonly port: number; readonly address?: string | undefined };
 }
 

@@ -20,13 +20,26 @@ export const vsockNumber = (from: number): v.GenericSchema<number> => wholeNumbe
 
 const isPort = (value: unknown, from: number): boolean => isWhole(value, from, LAST_PORT);
 
+/** A port in quotes: taken for a path it would be a socket of that name, and nobody would miss the port at once. */
+const isQuotedPort = (value: unknown): boolean => typeof value === 'string' && /^\d+$/.test(value);
+
+const isHostPath = (value: unknown): boolean => isPath(value) && !isQuotedPort(value);
+
+/** What is allowed, with the reason where a port is given as text. */
+const ruleOf =
+  (allowed: string) =>
+  ({ input }: { readonly input: unknown }): string =>
+    isQuotedPort(input) ? `${allowed}; a port is a number, without quotes` : allowed;
+
 const isGuestPath = (value: unknown): boolean =>
   isText(value) && value.startsWith('/') && Buffer.byteLength(value) <= MAX_SOCKET_PATH_BYTES;
 
 const inGuest = (from: number): v.GenericSchema<number | string> =>
   v.custom<number | string>(
     (value) => isPort(value, from) || isGuestPath(value),
-    `a TCP port, ${from} to ${LAST_PORT}, or the absolute path of a Unix socket in the guest, up to ${MAX_SOCKET_PATH_BYTES} bytes`,
+    ruleOf(
+      `a TCP port, ${from} to ${LAST_PORT}, or the absolute path of a Unix socket in the guest, up to ${MAX_SOCKET_PATH_BYTES} bytes`,
+    ),
   );
 
 const address = v.custom<string>(
@@ -38,8 +51,8 @@ const forwardEntries = {
   guest: inGuest(1),
   host: v.optional(
     v.custom<number | string>(
-      (value) => isPort(value, 0) || isPath(value),
-      `a TCP port, 0 to ${LAST_PORT}, or the path of a Unix socket to make`,
+      (value) => isPort(value, 0) || isHostPath(value),
+      ruleOf(`a TCP port, 0 to ${LAST_PORT}, or the path of a Unix socket to make`),
     ),
   ),
   hostAddress: v.optional(address),
@@ -64,19 +77,19 @@ export const forward: v.GenericSchema<unknown, ForwardOptions> = v.pipe(
 export const forwardOptionNames: readonly string[] = Object.keys(forwardEntries);
 
 const serviceEntries = {
-  port: wholeNumber(1, LAST_PORT, `a TCP port, 1 to ${LAST_PORT}`),
+  port: v.custom<number>((value) => isPort(value, 1), ruleOf(`a TCP port, 1 to ${LAST_PORT}`)),
   address: v.optional(address),
 };
-const SERVICE_RULE = `a TCP port, 1 to ${LAST_PORT}, the path of a Unix socket, or { port, address }`;
+const serviceRule = ruleOf(`a TCP port, 1 to ${LAST_PORT}, the path of a Unix socket, or { port, address }`);
 
 const reverseEntries = {
   guest: inGuest(0),
   host: v.union(
     [
-      v.custom<number | string>((value) => isPort(value, 1) || isPath(value), SERVICE_RULE),
+      v.custom<number | string>((value) => isPort(value, 1) || isHostPath(value), serviceRule),
       v.looseObject(serviceEntries, '{ port, address }'),
     ],
-    SERVICE_RULE,
+    serviceRule,
   ),
 };
 
