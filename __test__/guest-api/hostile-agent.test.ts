@@ -195,6 +195,28 @@ test('a flood of output that nobody reads is held back', async (t) => {
   stdout.destroy();
 });
 
+test('a flood of a command that has timed out ends at a limit, though nothing is held back any more', async (t) => {
+  let sent = 0;
+  let requests = 0;
+  const exec = await http2Agent(t, (stream) => {
+    requests += 1;
+    // The first is the command; to end it is asked for in vain.
+    if (requests > 1) return;
+    stream.respond(HEAD);
+    const chunk = Buffer.concat([Buffer.from([1, 0, 0, 0, 0, 0, 0xff, 0xf8]), Buffer.alloc(0xfff8)]);
+    const more = (): void => {
+      sent += chunk.length;
+      stream.write(chunk, (error) => error ?? more());
+    };
+    more();
+  });
+  const flood = exec({ buffer: false, timeout: 200, killGrace: 60_000 });
+  const { stdout } = flood;
+  await t.throwsAsync(Promise.resolve(flood), { code: 'ERR_EXEC_TIMEOUT' });
+  t.true(sent < 16 * 1024 * 1024, `${sent} bytes were taken`);
+  stdout.destroy();
+});
+
 test('a flood of empty frames, answers and settings ends with the limit of time', async (t) => {
   const exec = await http2Agent(t, (stream) => {
     stream.respond(HEAD);

@@ -89,7 +89,7 @@ test('with shell, pipes and variables of the line work, and env and cwd hold for
   const request = { file: 'echo "$A" | tr a-z A-Z; pwd', shell: true, env: { A: "it's" }, cwd: '/usr' };
   t.is((await run(request)).stdout, "IT'S\n/usr\n");
   t.is((await run({ ...request, env: { A: 'x', IFS: ',' } })).stdout, 'X\n/usr\n');
-  t.is((await run({ file: 'echo', args: ['$0', '$((1+1))'], shell: '/bin/bash' })).stdout, '/bin/bash 2\n');
+  t.is((await run({ file: 'echo $0 $((1+1))', args: ['$0'], shell: '/bin/bash' })).stdout, '/bin/bash 2 $0\n');
 });
 
 test('undefined variables are left out', async (t) => {

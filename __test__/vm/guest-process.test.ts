@@ -86,7 +86,8 @@ test('a line without an end is not gathered beyond its limit', async (t) => {
   const agent = await agentByHand(t);
   const endless = agent.exec('cat', ['/dev/zero'], { buffer: false, maxBuffer: 100_000 });
   await t.throwsAsync(endless[Symbol.asyncIterator]().next(), { code: 'ERR_EXEC_MAX_BUFFER' });
-  await t.throwsAsync(Promise.resolve(endless), { code: 'ERR_EXEC_ABORTED' });
+  const error = await t.throwsAsync(Promise.resolve(endless), { instanceOf: MicroVMError });
+  t.like(error, { code: 'ERR_EXEC_MAX_BUFFER', command: 'cat /dev/zero' });
 });
 
 test('what the agent refuses is told: a new size where there is no terminal, and one that has none', async (t) => {
@@ -96,10 +97,11 @@ test('what the agent refuses is told: a new size where there is no terminal, and
   t.true(await sleep.kill('SIGKILL'));
   await sleep;
   t.false(await sleep.resize({ cols: 80, rows: 24 }));
-  for (const pty of [{ cols: 0, rows: 24 }, { cols: 80 }, 'big']) {
+  for (const pty of [{ cols: 0, rows: 24 }, { cols: 80, rows: Number.NaN }, { cols: 80 }, 'big']) {
     await t.throwsAsync(Promise.resolve(agent.exec('true', [], { pty: pty as never })), {
       code: 'ERR_INVALID_OPTIONS',
     });
+    await t.throwsAsync(sleep.resize(pty as never), { code: 'ERR_INVALID_OPTIONS' });
   }
 });
 
@@ -108,4 +110,102 @@ test('a long shell line is no argument, and a long argument is told', async (t) 
   const long = `echo ${'x'.repeat(300_000)} | wc -c`;
   t.is(String((await agent.exec(long, [], { shell: true })).stdout).trim(), '300001');
   t.is((await agent.exec('echo', ['x'.repeat(300_000)], { reject: false })).exitCode, 126);
+});
+
+test('a slow reader gets all that a failing command wrote, and hears of the failure by awaiting it', async (t) => {
+  const agent = await agentByHand(t);
+  const command = agent.exec('for i in 1 2 3 4; do echo $i; sleep 0.05; done; exit 3', [], { shell: true });
+  const lines: string[] = [];
+  const reading = (async () => {
+    for await (const line of command) {
+      // Not before all of it has come.
+      await command.catch(() => {});
+      lines.push(line);
+    }
+  })();
+  await t.throwsAsync(reading, { code: 'ERR_EXEC_FAILED', message: /exit code 3/ });
+  t.deepEqual(lines, ['1', '2', '3', '4']);
+
+  const other = agent.exec('seq 5; exit 1', [], { shell: true });
+  t.is(Buffer.concat(await other.stdout.toArray()).toString(), '1\n2\n3\n4\n5\n');
+  await t.throwsAsync(Promise.resolve(other), { code: 'ERR_EXEC_FAILED' });
+});
+
+test('what has come of a command is kept for a slow reader when the connection breaks behind its end', async (t) => {
+  const agent = await agentByHand(t);
+  const command = agent.exec('head', ['-c', '500000', '/dev/zero'], { buffer: false });
+  const { stdout } = command;
+  t.is((await command).exitCode, 0);
+  agent.connections[0]?.destroy();
+  t.is(Buffer.concat(await stdout.toArray()).length, 500_000);
+});
+
+test('leaving the lines early is a result where failures are no errors', async (t) => {
+  const agent = await agentByHand(t);
+  const command = agent.exec('yes', [], { reject: false, buffer: false });
+  for await (const line of command) {
+    t.is(line, 'y');
+    break;
+  }
+  t.like(await command, { exitCode: undefined, isCanceled: true, timedOut: false });
+});
+
+test('an abort at any moment of the start ends the command', async (t) => {
+  const agent = await agentByHand(t);
+  await agent.exec('true');
+  for (let turns = 0; turns < 40; turns += 1) {
+    const abort = new AbortController();
+    const command = agent.exec('sleep', ['1000'], { signal: abort.signal });
+    for (let turn = 0; turn < turns; turn += 1) await undefined;
+    abort.abort();
+    await t.throwsAsync(Promise.resolve(command), { code: 'ERR_EXEC_ABORTED' });
+  }
+});
+
+test('with a shell, the list is arguments behind the line, which no shell reads', async (t) => {
+  const agent = await agentByHand(t);
+  const hostile = ['$(echo no)', "it's; exit 1", '*', ''];
+  const { stdout } = await agent.exec('printf "<%s>"', hostile, { shell: true });
+  t.is(stdout, hostile.map((text) => `<${text}>`).join(''));
+});
+
+test('a program on a terminal knows its kind, unless the caller says another', async (t) => {
+  const agent = await agentByHand(t);
+  const kind = async (options: object): Promise<unknown> =>
+    (await agent.exec('echo $TERM', [], { shell: true, stripFinalNewline: true, ...options })).stdout;
+  const pty = { cols: 80, rows: 24 };
+  t.is(await kind({ pty }), 'xterm');
+  t.is(await kind({ pty, env: { TERM: 'vt100' } }), 'vt100');
+  t.is(await kind({}), '');
+});
+
+test('signal 0 asks whether a command is there', async (t) => {
+  const agent = await agentByHand(t);
+  const sleep = agent.exec('sleep', ['1000'], { reject: false });
+  t.true(await sleep.kill(0));
+  t.true(await sleep.kill('SIGKILL'));
+  await sleep;
+  t.false(await sleep.kill(0));
+  await t.throwsAsync(sleep.kill(-1), { code: 'ERR_INVALID_OPTIONS' });
+});
+
+test('the Web stream is one, however often it is asked for', async (t) => {
+  const agent = await agentByHand(t);
+  const command = agent.exec('echo', ['once']);
+  const reader = command.readable.getReader();
+  t.true(command.readable.locked);
+  const { value } = await reader.read();
+  t.is(Buffer.from(value ?? []).toString(), 'once\n');
+  await command;
+});
+
+test('a detached command that is ended for another reason than an abort does not live on', async (t) => {
+  const agent = await agentByHand(t);
+  await agent.exec('true');
+  const loud = agent.exec('yes', [], { detached: true, maxBuffer: 1000 });
+  await t.throwsAsync(Promise.resolve(loud), { code: 'ERR_EXEC_MAX_BUFFER' });
+  const left = agent.exec('yes', [], { detached: true, buffer: false });
+  for await (const line of left) if (line === 'y') break;
+  await t.throwsAsync(Promise.resolve(left), { code: 'ERR_EXEC_ABORTED' });
+  t.deepEqual((await agent.holdings()).children, []);
 });

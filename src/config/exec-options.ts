@@ -14,6 +14,10 @@ const account = v.custom(
   `a name or a number, 0 to ${MAX_ID}`,
 );
 const terminalSide = wholeNumber(1, 65_535);
+const terminalSize = v.looseObject(
+  { cols: terminalSide, rows: terminalSide },
+  '{ cols, rows }: the size of a terminal, in characters',
+);
 
 const entries = {
   timeout: v.optional(milliseconds),
@@ -32,9 +36,7 @@ const entries = {
   killGrace: v.optional(milliseconds),
   user: v.optional(account),
   group: v.optional(account),
-  pty: v.optional(
-    v.looseObject({ cols: terminalSide, rows: terminalSide }, '{ cols, rows }: the size of a terminal, in characters'),
-  ),
+  pty: v.optional(terminalSize),
   detached: v.optional(v.boolean('true or false')),
 };
 const elsewhere = ['cwd', 'env', 'shell'];
@@ -50,4 +52,9 @@ function isSource(value: unknown): boolean {
 export function execOptionProblems(options: unknown): OptionProblem[] {
   const { issues } = v.safeParse(schema, options);
   return [...problemsOf(issues ?? []), ...unknownOptions(options, [...Object.keys(entries), ...elsewhere])];
+}
+
+/** Everything that is wrong with the size of a terminal. */
+export function terminalSizeProblems(size: unknown): OptionProblem[] {
+  return problemsOf(v.safeParse(terminalSize, size).issues ?? []);
 }

@@ -106,10 +106,12 @@ function follow(api: AgentApi, stream: ClientHttp2Stream, events: ProcessEvents)
     let trailers: IncomingHttpHeaders | undefined;
     let isKnown = false;
     const parser = new OutputFrameParser((kind, piece) => {
-      if (!events.onOutput(kind, piece)) stream.pause();
+      if (!events.onOutput(kind, piece) && !trailers) stream.pause();
     });
     stream.on('trailers', (fields: IncomingHttpHeaders) => {
       trailers ??= fields;
+      // All of it is here, no more than the stream's window: taken now, it outlives a connection that its reader is slower than.
+      stream.resume();
     });
     stream.on('data', (piece: Buffer) => {
       try {

@@ -28,7 +28,12 @@ export interface Ended {
 
 /** Whether it was stopped as the caller had asked for: that is a result, where failures are no errors. */
 export function isAskedFor(stop: Stop | undefined): boolean {
-  return stop?.kind === 'timeout' || stop?.kind === 'aborted';
+  return stop?.kind === 'timeout' || isCancel(stop);
+}
+
+/** Whether the caller had no more use for it. */
+function isCancel(stop: Stop | undefined): boolean {
+  return stop?.kind === 'aborted' || stop?.kind === 'left';
 }
 
 /** How it ended, without what it wrote. */
@@ -38,7 +43,7 @@ export function statusOf({ durationMs, stop, exit }: Ended): Omit<ExecResult, 's
     exitCode: isAskedFor(stop) ? undefined : code,
     signal: exit?.signal,
     timedOut: stop?.kind === 'timeout',
-    isCanceled: stop?.kind === 'aborted',
+    isCanceled: isCancel(stop),
     oomKilled: exit?.oomKilled ?? false,
     durationMs,
   };

@@ -10,7 +10,7 @@ export interface CommandLineRequest {
   /** The program, or with `shell` the command line. */
   readonly file: string;
   readonly args?: readonly string[] | undefined;
-  /** As with node:child_process: `file` and `args` are a line for a shell, `/bin/sh` unless a string names another. */
+  /** `file` is a line for a shell, `/bin/sh` unless a string names another; `args` are words behind it. */
   readonly shell?: boolean | string | undefined;
   readonly cwd?: string | undefined;
   /** Variables over the guest's own; undefined ones are left out. */
@@ -35,8 +35,7 @@ const CWD_EXIT_CODE = 125;
 export function commandLine(request: CommandLineRequest): CommandLine {
   const { file, args = [], shell = false, cwd, env = {} } = request;
 
-  const words = shell === false ? [file, ...args].map(quote) : [[file, ...args].join(' ')];
-  const display = words.join(' ');
+  const display = shell === false ? [file, ...args].map(quote).join(' ') : scriptOf(file, args);
   const variables = Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined);
   const exported = variables.filter(([name]) => !SHELL_OWN.test(name));
   const viaEnv = variables.filter(([name]) => SHELL_OWN.test(name));
@@ -57,6 +56,11 @@ export function commandLine(request: CommandLineRequest): CommandLine {
       return rest.length === 0 ? undefined : said + rest.join('');
     },
   };
+}
+
+/** The line for a shell: what is in the list are its arguments as they are, whatever they hold. */
+export function scriptOf(line: string, args: readonly string[]): string {
+  return [line, ...args.map(quote)].join(' ');
 }
 
 /** One word for a POSIX shell that stands for exactly `text`. */

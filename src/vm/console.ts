@@ -11,7 +11,7 @@ const TAIL_BYTES = 8 * 1024;
 /** Bytes kept for a reader that is slow, or that comes later. */
 const BACKLOG_BYTES = 256 * 1024;
 /** Milliseconds that the output of a machine that has ended may take to arrive. */
-const LAST_WORDS_MS = 100;
+const LAST_WORDS_MS = 1_000;
 
 /**
  * The serial console: what the guest prints can be read, what is written is its input.

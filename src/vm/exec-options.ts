@@ -50,8 +50,8 @@ export interface ExecOptions {
   /** Aborting it kills the command with all that it started. */
   readonly signal?: AbortSignal | undefined;
   /**
-   * Whether another exit code than 0, a signal or a timeout rejects. A `cwd` that cannot be entered and failures of the
-   * machine or of its agent always do.
+   * Whether another exit code than 0, a signal, a timeout, an abort or lines that are not read to the end reject. A `cwd` that
+   * cannot be entered, `maxBuffer`, an input that fails, and failures of the machine or of its agent always do.
    * @default true
    */
   readonly reject?: boolean | undefined;
@@ -65,7 +65,7 @@ export interface ExecOptions {
   /** What the command reads from standard input, whatever it says. */
   readonly input?: string | Uint8Array | undefined;
   /**
-   * How the output is given: text as UTF-8 (`'utf8'` or `'utf-8'`), or bytes.
+   * How the output is given: text as UTF-8 (`'utf8'` or `'utf-8'`), or bytes. The outputs in an error are text all the same.
    * @default 'utf8'
    */
   readonly encoding?: 'utf8' | 'utf-8' | 'buffer' | undefined;
@@ -87,18 +87,19 @@ export interface ExecOptions {
    */
   readonly maxBuffer?: number | undefined;
   /**
-   * Runs it on a terminal of this size: standard error comes with standard output then.
+   * Runs it on a terminal of this size, in characters: standard error comes with standard output then. `TERM` is `xterm`
+   * unless `env` says another.
    * @default none
    */
   readonly pty?: { readonly cols: number; readonly rows: number } | undefined;
   /**
-   * It lives on when its `signal` ends the call, or the connection to its agent breaks; `timeout` ends it as any other. No
+   * It lives on when its `signal` ends the call, or the connection to its agent breaks; all else ends it as any other. No
    * command outlives its machine.
    * @default false
    */
   readonly detached?: boolean | undefined;
   /**
-   * Whether the command is a line for a shell; a string names the shell.
+   * Whether the command is a line for a shell; a string names the shell. A list behind it is arguments, which no shell reads.
    * @default `true` for a command without a list of arguments that is more than a name or a path, such as `'make && ls'`
    */
   readonly shell?: boolean | string | undefined;
@@ -110,12 +111,12 @@ export interface ExecResult<Output = string> {
   readonly stdout: Output;
   /** Empty with `buffer: false`, and on a terminal. */
   readonly stderr: Output;
-  /** 128 + signal where a signal ended it; undefined where it ran into `timeout`, or `signal` of the options ended it. */
+  /** 128 + signal where a signal ended it; undefined where it ran into `timeout`, or was canceled. */
   readonly exitCode: number | undefined;
   /** The signal that ended it. */
   readonly signal: NodeJS.Signals | undefined;
   readonly timedOut: boolean;
-  /** Whether `signal` of the options ended it. */
+  /** Whether `signal` of the options ended it, or its lines were not read to the end. */
   readonly isCanceled: boolean;
   /**
    * Whether the guest's kernel killed it, or a process that it had started, for want of memory. False too where the

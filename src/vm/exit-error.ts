@@ -4,7 +4,7 @@ import type { MachineExit } from '../accelerators/accelerator.ts';
 import { MicroVMError, type MicroVMErrorCode } from '../errors.ts';
 
 /** Milliseconds that a machine gets to end after a connection to it broke, so that the error can tell why. */
-export const END_GRACE_MS = 2_000;
+export const END_GRACE_MS = 5_000;
 
 const WORDS: Readonly<Record<MachineExit['reason'], readonly [MicroVMErrorCode, string]>> = {
   'power-off': ['ERR_MACHINE_EXITED', 'The guest switched itself off'],

@@ -2,11 +2,13 @@
 
 import { Readable, type Writable } from 'node:stream';
 import type { ReadableStream } from 'node:stream/web';
+import { terminalSizeProblems } from '../config/exec-options.ts';
 import { codeOf, invalidOptions } from '../config/problems.ts';
 import { MicroVMError } from '../errors.ts';
 import type { RemoteProcess } from '../guest-api/process.ts';
 import { AgentRefusal } from '../guest-api/refusal.ts';
 import { signalNumber } from '../host/signals.ts';
+import type { Stop } from './command-failure.ts';
 import type { ExecResult } from './exec-options.ts';
 import { linesOf } from './lines.ts';
 import type { ProcessInput } from './process-input.ts';
@@ -20,8 +22,8 @@ export interface Execution<Output> {
   /** Resolves when the guest has started it; rejects when it does not. */
   readonly started: Promise<RemoteProcess>;
   readonly result: Promise<ExecResult<Output>>;
-  /** Ends it with all that it started. */
-  readonly end: () => void;
+  /** Ends it with all that it started, and tells why. */
+  readonly end: (why: Stop) => void;
   /** Bytes that a line may have. */
   readonly maxLineBytes: number;
 }
@@ -37,6 +39,7 @@ export interface Execution<Output> {
  */
 export class GuestProcess<Output = string> implements Promise<ExecResult<Output>>, AsyncIterable<string> {
   readonly #execution: Execution<Output>;
+  #readable: ReadableStream<Uint8Array> | undefined;
   readonly [Symbol.toStringTag] = 'GuestProcess';
 
   /** @internal */
@@ -53,21 +56,25 @@ export class GuestProcess<Output = string> implements Promise<ExecResult<Output>
     return this.#execution.stdin;
   }
 
-  /** Standard output, as bytes; on a terminal both outputs. A slow reader holds the command up. */
+  /**
+   * Standard output, as bytes; on a terminal both outputs. A slow reader holds the command up. It ends with the output, whatever
+   * the exit code: how the command ended is what awaiting it tells. Where that cannot be known, it is destroyed with the reason.
+   */
   get stdout(): Readable {
     this.#isWatched();
     return this.#execution.stdout.stream;
   }
 
-  /** Standard error, as bytes. A slow reader holds the command up, its standard output too. */
+  /** Standard error, as bytes; it ends as `stdout` does. A slow reader holds the command up, its standard output too. */
   get stderr(): Readable {
     this.#isWatched();
     return this.#execution.stderr.stream;
   }
 
-  /** Standard output as a Web stream of bytes. */
+  /** Standard output as a Web stream of bytes: the same one each time, so that it is locked while it is read. */
   get readable(): ReadableStream<Uint8Array> {
-    return Readable.toWeb(this.stdout) as ReadableStream<Uint8Array>;
+    this.#readable ??= Readable.toWeb(this.stdout) as ReadableStream<Uint8Array>;
+    return this.#readable;
   }
 
   /** Its number in the guest, once it runs; rejects when it could not be started. */
@@ -77,12 +84,13 @@ export class GuestProcess<Output = string> implements Promise<ExecResult<Output>
   }
 
   /**
-   * Sends a signal to it and to those of its children that have not left its process group. False when it has ended.
+   * Sends a signal to it and to those of its children that have not left its process group; 0 only asks whether it is there.
+   * False when it has ended.
    *
    * @throws {MicroVMError} `ERR_INVALID_OPTIONS` where there is no such signal
    */
   async kill(signal: NodeJS.Signals | number = 'SIGTERM'): Promise<boolean> {
-    const number = signalNumber(signal);
+    const number = signal === 0 ? 0 : signalNumber(signal);
     if (number === undefined) {
       throw invalidOptions([
         { code: codeOf(signal), path: 'signal', value: String(signal), allowed: 'the name or number of a signal' },
@@ -91,9 +99,16 @@ export class GuestProcess<Output = string> implements Promise<ExecResult<Output>
     return this.#tell((process) => process.signal(number));
   }
 
-  /** Tells its terminal a new size. False when it has ended. Only with `pty`. */
-  async resize({ cols, rows }: { readonly cols: number; readonly rows: number }): Promise<boolean> {
-    return this.#tell((process) => process.resize(cols, rows));
+  /**
+   * Tells its terminal a new size, in characters. False when it has ended. Only with `pty`.
+   *
+   * @throws {MicroVMError} `ERR_INVALID_OPTIONS` for sides that are not whole numbers from 1 to 65,535, `ERR_AGENT_REFUSED`
+   *   without a terminal
+   */
+  async resize(size: { readonly cols: number; readonly rows: number }): Promise<boolean> {
+    const problems = terminalSizeProblems(size);
+    if (problems.length > 0) throw invalidOptions(problems);
+    return this.#tell((process) => process.resize(size.cols, size.rows));
   }
 
   /**
@@ -103,12 +118,16 @@ export class GuestProcess<Output = string> implements Promise<ExecResult<Output>
   async *[Symbol.asyncIterator](): AsyncGenerator<string, void, undefined> {
     const { stdout, maxLineBytes, end, result } = this.#execution;
     this.#isWatched();
-    let isWhole = false;
+    let why: Stop | undefined = { kind: 'left' };
     try {
       yield* linesOf(stdout.stream, maxLineBytes);
-      isWhole = true;
+      why = undefined;
+    } catch (error) {
+      // The command's own error says what was run, too.
+      if (!isLineTooLong(error)) throw error;
+      why = { kind: 'max-buffer', bytes: maxLineBytes };
     } finally {
-      if (!isWhole) end();
+      if (why) end(why);
     }
     await result;
   }
@@ -130,7 +149,7 @@ export class GuestProcess<Output = string> implements Promise<ExecResult<Output>
     return this.#execution.result.finally(onFinally);
   }
 
-  /** Whoever reads a stream hears of a failure there: the promise may be left alone. */
+  /** Whoever has taken a part of it may look at the promise later, or never. */
   #isWatched(): void {
     this.#execution.result.catch(() => {});
     this.#execution.started.catch(() => {});
@@ -148,4 +167,8 @@ export class GuestProcess<Output = string> implements Promise<ExecResult<Output>
       throw new MicroVMError('ERR_AGENT_REFUSED', `The agent refused it: ${error.message}`, { cause: error });
     }
   }
+}
+
+function isLineTooLong(error: unknown): boolean {
+  return error instanceof MicroVMError && error.code === 'ERR_EXEC_MAX_BUFFER';
 }

@@ -55,30 +55,93 @@ export function isNothing(stdin: StdinSource | undefined, input: string | Uint8A
   return input === undefined ? stdin === undefined || stdin === 'ignore' : input.length === 0;
 }
 
-/** Where a command's input comes from, where there is any. `undefined`: whoever has the `ProcessInput` writes it. */
-export function sourceOf(stdin: StdinSource | undefined, input: string | Uint8Array | undefined): Readable | undefined {
-  if (input !== undefined) return bytes(input);
-  if (stdin === undefined || stdin === 'ignore' || stdin === 'pipe') return undefined;
-  if (stdin === 'inherit') return process.stdin;
-  if (typeof stdin === 'string' || stdin instanceof Uint8Array) return bytes(stdin);
-  if (stdin instanceof Readable) return stdin;
-  return Readable.from(stdin as AsyncIterable<string | Uint8Array>, { objectMode: true });
+/**
+ * Where a command's input comes from. It is taken hold of before the command begins: what goes wrong with it until then is heard
+ * as well.
+ */
+export class InputSource {
+  readonly #source: Readable;
+  /** A stream that was given stays the giver's; one that was made here goes with the command. */
+  readonly #isOwn: boolean;
+  readonly #onError: (cause: unknown) => void;
+  #target: ProcessInput | undefined;
+
+  private constructor(source: Readable, isOwn: boolean, onError: (cause: unknown) => void) {
+    this.#source = source;
+    this.#isOwn = isOwn;
+    this.#onError = onError;
+    source.on('error', this.#fail).on('close', this.#close);
+    if (source.errored) onError(source.errored);
+    else if (source.destroyed) this.#close();
+  }
+
+  /**
+   * Takes hold of the input; `undefined` where there is none, or whoever has the `ProcessInput` writes it.
+   *
+   * @param onError - hears why it failed
+   */
+  static of(
+    stdin: StdinSource | undefined,
+    input: string | Uint8Array | undefined,
+    onError: (cause: unknown) => void,
+  ): InputSource | undefined {
+    const given = input ?? stdin;
+    if (input === undefined && (stdin === undefined || stdin === 'ignore' || stdin === 'pipe')) return undefined;
+    if (input === undefined && stdin === 'inherit') return new InputSource(process.stdin, false, onError);
+    if (given instanceof Readable && !given.readableObjectMode) return new InputSource(given, false, onError);
+    return new InputSource(made(given as Exclude<StdinSource, Readable>), true, onError);
+  }
+
+  /** Feeds it to `target`. */
+  pipe(target: ProcessInput): void {
+    this.#target = target;
+    this.#source.pipe(target);
+  }
+
+  /** The command has ended, or never began. */
+  release(): void {
+    const source = this.#source;
+    if (this.#target) source.unpipe(this.#target);
+    source.off('close', this.#close).off('error', this.#fail);
+    // What an iterator says once nobody wants its items is nobody's failure.
+    if (this.#isOwn) source.on('error', () => {}).destroy();
+    // This process's own standard input is for whoever comes next.
+    if (source === process.stdin) source.pause();
+  }
+
+  readonly #fail = (cause: unknown): void => this.#onError(cause);
+
+  readonly #close = (): void => {
+    if (!this.#source.readableEnded && !this.#target?.destroyed)
+      this.#onError(new Error('It was closed before its end'));
+  };
 }
 
-function bytes(content: string | Uint8Array): Readable {
-  const whole = Buffer.from(content);
+function made(given: string | Uint8Array | Iterable<unknown> | AsyncIterable<unknown>): Readable {
+  if (typeof given !== 'string' && !(given instanceof Uint8Array)) return Readable.from(checked(given));
+  const whole = Buffer.from(given as string);
   return Readable.from(whole.length === 0 ? [] : [whole]);
 }
 
-/** Feeds `source` to `target`; gives what undoes that when the command has ended. `onError` hears when it fails. */
-export function feed(source: Readable, target: ProcessInput, onError: (cause: unknown) => void): () => void {
-  const onClose = (): void => {
-    if (!source.readableEnded && !target.destroyed) onError(new Error('It was closed before its end'));
-  };
-  source.once('error', onError).once('close', onClose).pipe(target);
-  return () => {
-    source.off('error', onError).off('close', onClose).unpipe(target);
-    // This process's own standard input is for whoever comes next; a stream that was given stays the giver's too.
-    if (source === process.stdin) source.pause();
+/** By hand rather than as a generator, which would not pass an end on while it waits for the next item. */
+function checked(items: Iterable<unknown> | AsyncIterable<unknown>): AsyncIterable<string | Uint8Array> {
+  return {
+    [Symbol.asyncIterator]() {
+      const iterator = Symbol.asyncIterator in items ? items[Symbol.asyncIterator]() : items[Symbol.iterator]();
+      return {
+        async next() {
+          const { done, value } = await iterator.next();
+          if (done) return { done, value: undefined };
+          if (typeof value === 'string' || value instanceof Uint8Array) return { done: false, value };
+          throw new TypeError(
+            `It gave a value of type ${value === null ? 'null' : typeof value}, neither text nor bytes`,
+          );
+        },
+        async return() {
+          await iterator.return?.();
+          return { done: true, value: undefined };
+        },
+      };
+    },
   };
 }

@@ -11,10 +11,10 @@ import {
   RemoteProcess,
 } from '../guest-api/process.ts';
 import { AgentRefusal } from '../guest-api/refusal.ts';
-import { type Deferred, deferred } from '../host/deferred.ts';
+import { deferred } from '../host/deferred.ts';
 import { waitAtMost } from '../host/wait-at-most.ts';
 import { type Ended, failureOf, isAskedFor, notStarted, outcomeOf, statusOf, type Stop } from './command-failure.ts';
-import type { CommandLine } from './command-line.ts';
+import { type CommandLine, scriptOf } from './command-line.ts';
 import { lastWords } from './console.ts';
 import type { BootedMachine } from './create.ts';
 import { exec, prepareCommand } from './exec.ts';
@@ -22,13 +22,15 @@ import type { ExecOptions, ExecResult } from './exec-options.ts';
 import { END_GRACE_MS, exitError } from './exit-error.ts';
 import { GuestProcess } from './guest-process.ts';
 import { contentOf } from './output-content.ts';
-import { feed, isNothing, ProcessInput, sourceOf } from './process-input.ts';
+import { InputSource, isNothing, ProcessInput } from './process-input.ts';
 import { ProcessOutput } from './process-output.ts';
 
 const MAX_BUFFER = 64 * 1024 * 1024;
 const KILL_GRACE_MS = 5_000;
 /** Milliseconds beyond the grace time after which an agent that does not end a command is believed no more. */
 const AGENT_GRACE_MS = 2_000;
+/** Output that is taken though nobody reads it, of a command that has run into its limit of time; it is killed at more. */
+const UNREAD_BYTES = 4 * 1024 * 1024;
 /** Options that only the agent API can fulfil. */
 const API_ONLY = ['stdin', 'user', 'group', 'pty', 'detached', 'maxBuffer', 'buffer'] as const;
 
@@ -53,11 +55,13 @@ class Run {
   readonly #stdout: ProcessOutput;
   readonly #stderr: ProcessOutput;
   #stream: ClientHttp2Stream | undefined;
+  readonly #started = deferred<RemoteProcess>();
   #remote: RemoteProcess | undefined;
   #stop: Stop | undefined;
   readonly #stopped = deferred<never>();
   #sentAt: number | undefined;
   #durationMs = 0;
+  #unreadBytes = 0;
 
   constructor(vm: BootedMachine, file: string, args: readonly string[], options: ExecOptions) {
     this.#vm = vm;
@@ -72,30 +76,24 @@ class Run {
       });
     this.#stdout = output();
     this.#stderr = output();
-    const started = deferred<RemoteProcess>();
     this.process = new GuestProcess({
       stdin: this.#stdin,
       stdout: this.#stdout,
       stderr: this.#stderr,
-      started: started.promise,
-      result: this.#settle(file, args, options, started),
-      end: () => this.#end({ kind: 'left' }),
+      started: this.#started.promise,
+      result: this.#settle(file, args, options),
+      end: (stop) => this.#end(stop),
       maxLineBytes: maxBuffer,
     });
   }
 
-  async #settle(
-    file: string,
-    args: readonly string[],
-    options: ExecOptions,
-    started: Deferred<RemoteProcess>,
-  ): Promise<ExecResult<string | Buffer>> {
+  async #settle(file: string, args: readonly string[], options: ExecOptions): Promise<ExecResult<string | Buffer>> {
     try {
       const command = prepareCommand(file, args, options, this.#vm.spec.env);
-      const exit = await this.#run(command, specificationOf(this.#vm, file, args, this.#options), started);
+      const exit = await this.#run(command, specificationOf(this.#vm, file, args, this.#options));
       return this.#result(command, exit);
     } catch (error) {
-      started.reject(error);
+      this.#started.reject(error);
       if (error instanceof ApiMissing) return await this.#fallBack(file, args, error);
       this.#stdout.end(error as Error);
       this.#stderr.end(error as Error);
@@ -105,42 +103,36 @@ class Run {
     }
   }
 
-  async #run(
-    command: CommandLine,
-    specification: ProcessSpecification,
-    started: Deferred<RemoteProcess>,
-  ): Promise<ProcessExit> {
+  async #run(command: CommandLine, specification: ProcessSpecification): Promise<ProcessExit> {
     const head = encodeSpecification(specification);
     const { signal, stdin, input } = this.#options;
     const abort = (): void => this.#end({ kind: 'aborted', cause: signal?.reason });
     if (signal?.aborted) abort();
     else signal?.addEventListener('abort', abort, { once: true });
     let timers: (() => void) | undefined;
-    let unfeed: (() => void) | undefined;
+    const source = InputSource.of(stdin, input, (cause) => this.#end({ kind: 'stdin', cause }));
     try {
       this.#throwIfStopped();
       // The caller gets the process meanwhile, and may take its input.
       this.#stream = await this.#open();
+      this.#throwIfStopped();
       this.#sentAt = performance.now();
       timers = this.#limit();
-      if (!this.#stdin.isTaken && isNothing(stdin, input)) {
+      const isTheCallers = this.#stdin.isTaken && stdin === undefined && input === undefined;
+      if (isNothing(stdin, input) && !isTheCallers) {
         // The end comes with the beginning: the guest takes one packet instead of two.
         this.#stream.end(head);
         this.#stdin.abandon();
       } else {
         this.#stream.write(head);
         this.#stdin.attach(this.#stream);
-        const source = this.#stdin.isTaken ? undefined : sourceOf(stdin, input);
-        unfeed = source && feed(source, this.#stdin, (cause) => this.#end({ kind: 'stdin', cause }));
+        source?.pipe(this.#stdin);
       }
       const remote = await RemoteProcess.started(this.#vm.api, this.#stream, {
-        onOutput: (kind, piece) => {
-          (kind === 1 ? this.#stdout : this.#stderr).push(piece);
-          return this.#isReady();
-        },
+        onOutput: (kind, piece) => this.#take(kind === 1 ? this.#stdout : this.#stderr, piece),
       });
       this.#remote = remote;
-      started.resolve(remote);
+      this.#started.resolve(remote);
       return await remote.exit;
     } catch (error) {
       this.#measure();
@@ -148,13 +140,13 @@ class Run {
       const failure = await this.#explain(error, command);
       if (!isAskedFor(this.#stop) || this.#options.reject !== false) throw failure;
       // To be stopped before the command began, or while nobody answered, is a result like any other.
-      started.reject(failure);
+      this.#started.reject(failure);
       return NO_STATUS;
     } finally {
       this.#measure();
       signal?.removeEventListener('abort', abort);
       timers?.();
-      unfeed?.();
+      source?.release();
     }
   }
 
@@ -178,9 +170,11 @@ class Run {
     const needed = API_ONLY.find((name) => this.#options[name] !== undefined);
     if (needed !== undefined || this.#stdin.isTaken) {
       const what = needed ?? 'stdin';
-      throw new MicroVMError('ERR_NOT_SUPPORTED', `The agent of this guest has no API, which ${what} needs`, {
-        cause: reason.cause,
-      });
+      // A machine that ends refuses connections as well, a moment before its end is known.
+      await waitAtMost(this.#vm.exited, END_GRACE_MS);
+      const lacking = `The agent of this guest has no API, which ${what} needs`;
+      const told = await this.#machineEnd();
+      throw told ?? new MicroVMError('ERR_NOT_SUPPORTED', lacking, { cause: reason.cause });
     }
     const result = await exec(this.#vm, file, args, this.#options);
     const handOn = (output: ProcessOutput, content: Buffer): string | Buffer => {
@@ -210,15 +204,46 @@ class Run {
     };
   }
 
-  /** Gives the request up, at which the agent kills the command with all that it started. */
+  /**
+   * Gives the request up, at which the agent kills the command with all that it started. A detached one lives on then, which
+   * only an abort is for: for other reasons it is killed first.
+   */
   #end(stop: Stop): void {
+    const isFirst = this.#stop === undefined;
     this.#stop ??= stop;
     this.#stopped.reject(new Error('It was stopped before it began'));
-    if (this.#stream) destroy(this.#stream);
+    const stream = this.#stream;
+    if (!stream) return;
+    if (!this.#options.detached || stop.kind === 'aborted') destroy(stream);
+    else if (isFirst) void this.#kill(stream);
+  }
+
+  async #kill(stream: ClientHttp2Stream): Promise<void> {
+    // What it writes meanwhile is not to stand before its end.
+    this.#drain(true);
+    try {
+      const remote = await this.#started.promise;
+      await remote.terminate(0);
+    } catch {
+      // It was not started, or its agent is lost: nobody can do more.
+    } finally {
+      destroy(stream);
+    }
   }
 
   #throwIfStopped(): void {
     if (this.#stop) throw new Error('It was stopped before it began');
+  }
+
+  /** Whether more is wanted. */
+  #take(output: ProcessOutput, piece: Buffer): boolean {
+    output.push(piece);
+    if (this.#stop && !output.isReady) {
+      // It is over, so nothing is held back any more that the status may be behind; but this host has no end of room.
+      this.#unreadBytes += piece.length;
+      if (this.#unreadBytes > UNREAD_BYTES && this.#stream) destroy(this.#stream);
+    }
+    return this.#isReady();
   }
 
   #isReady(): boolean {
@@ -236,11 +261,12 @@ class Run {
   #result(command: CommandLine, exit: ProcessExit): ExecResult<string | Buffer> {
     const { reject = true } = this.#options;
     const ended = this.#ended(command, exit);
+    // The outputs are whole, however the command ended: who reads them gets all of them.
+    this.#stdout.end();
+    this.#stderr.end();
     // Of what may be long, nothing is decoded that nobody gets.
     const failure = reject || (this.#stop && !isAskedFor(this.#stop)) ? failureOf(ended) : undefined;
     if (failure) throw failure;
-    this.#stdout.end();
-    this.#stderr.end();
     const stdout = contentOf(this.#stdout.bytes, this.#options);
     const stderr = contentOf(this.#stderr.bytes, this.#options);
     return { stdout, stderr, ...statusOf(ended) };
@@ -266,10 +292,14 @@ class Run {
     if (error instanceof AgentRefusal) return withDetails(notStarted(error), { outcome });
     if (!(error instanceof MicroVMError)) return error;
     if (isUnreachable(error)) await waitAtMost(this.#vm.exited, END_GRACE_MS);
-    const { ended: machine } = this.#vm;
-    if (!machine.aborted) return withDetails(error, { outcome });
-    const told = exitError(machine.reason as MachineExit, 'while a command ran or waited', await lastWords(this.#vm));
-    return withDetails(told, { outcome });
+    return withDetails((await this.#machineEnd()) ?? error, { outcome });
+  }
+
+  /** Why the machine ended, where it has. */
+  async #machineEnd(): Promise<MicroVMError | undefined> {
+    const { ended } = this.#vm;
+    if (!ended.aborted) return undefined;
+    return exitError(ended.reason as MachineExit, 'while a command ran or waited', await lastWords(this.#vm));
   }
 }
 
@@ -291,13 +321,15 @@ function specificationOf(
   options: ExecOptions,
 ): ProcessSpecification {
   const { shell = false, cwd, env, user, group, pty, detached } = options;
-  const variables = Object.entries({ ...vm.spec.env, ...env }).filter(
+  // A program on a terminal asks for its kind; the least that all have, as docker has it.
+  const terminal = pty && { TERM: 'xterm' };
+  const variables = Object.entries({ ...terminal, ...vm.spec.env, ...env }).filter(
     (entry): entry is [string, string] => entry[1] !== undefined,
   );
   return {
     ...(shell === false
       ? { argv: [file, ...args] }
-      : { argv: [shell === true ? '/bin/sh' : shell], script: [file, ...args].join(' ') }),
+      : { argv: [shell === true ? '/bin/sh' : shell], script: scriptOf(file, args) }),
     env: Object.fromEntries(variables),
     cwd,
     user: user?.toString(),
