@@ -135,15 +135,16 @@ export class MicroVM implements AsyncDisposable {
    * Text that is not your own belongs into the list, where no shell reads it. Commands run side by side. What it returns is a promise of the result, and has the command's streams, its number and `kill`.
    *
    * @throws {MicroVMError} `ERR_EXEC_FAILED` for another exit code than 0 or a signal, `ERR_EXEC_TIMEOUT` and
-   *   `ERR_EXEC_ABORTED`, unless `reject` is false; `ERR_EXEC_CWD`, `ERR_MACHINE_EXITED` and its kin always. The error has the
-   *   result's fields.
+   *   `ERR_EXEC_ABORTED`, unless `reject` is false. Always: `ERR_INVALID_OPTIONS`, `ERR_EXEC_CWD`, `ERR_EXEC_START`,
+   *   `ERR_EXEC_STDIN`, `ERR_EXEC_MAX_BUFFER`, `ERR_COMMAND_TOO_LARGE`, `ERR_NOT_SUPPORTED`, `ERR_AGENT_LOST`,
+   *   `ERR_AGENT_TIMEOUT`, `ERR_AGENT_PROTOCOL`, `ERR_MACHINE_EXITED` and its kin. The error has the result's fields.
    */
   exec(command: string, options: ExecOptions & BytesWanted): GuestProcess<Buffer>;
   exec(command: string, options?: ExecOptions & TextWanted): GuestProcess;
   exec(command: string, options?: ExecOptions): GuestProcess<string | Buffer>;
   exec(file: string, args: readonly string[], options: ExecOptions & BytesWanted): GuestProcess<Buffer>;
-  exec(file: string, args?: readonly string[], options?: ExecOptions & TextWanted): GuestProcess;
-  exec(file: string, args?: readonly string[], options?: ExecOptions): GuestProcess<string | Buffer>;
+  exec(file: string, args: readonly string[], options?: ExecOptions & TextWanted): GuestProcess;
+  exec(file: string, args: readonly string[], options?: ExecOptions): GuestProcess<string | Buffer>;
   exec(
     file: string,
     argsOrOptions?: readonly string[] | ExecOptions,
