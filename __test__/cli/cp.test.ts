@@ -17,12 +17,22 @@ test.serial('words that make no copy are refused with what to type', async (t) =
     [['a', 'b'], /Neither side is in a machine.*\n.*microvm cp a NAME:b/],
     [['box:/a', 'web:/b'], /from machine to machine.*\n.*microvm cp box:\/a - \| microvm cp - web:\/b/],
     [['--json', '-', 'box:/b'], /--json and - do not go together/],
-    [['--max-bytes', 'many', 'box:/a', 'b'], /--max-bytes takes a whole number/],
+    [['--max-bytes', 'many', 'box:/a', 'b'], /--max-bytes takes a size such as 512MiB or 2GiB, or a number of bytes/],
+    [['--max-entries', '1GiB', 'box:/a', 'b'], /--max-entries takes a whole number/],
+    // Options that would do nothing.
+    [['--exclude', 'x', '-', 'box:/b'], /--exclude does nothing .*\n.*tar c --exclude=PATTERN/],
+    [['--archive', 'box:/a', '-'], /--archive does nothing .*\n.*tar xp/],
+    [['--max-bytes', '1', 'a', 'box:/b'], /--max-bytes is for copies out of a machine/],
+    [['--max-bytes', '1', '-', 'box:/b'], /--max-bytes is for copies out of a machine/],
+    [['--max-bytes', '1', 'box:/a', '-'], /--max-bytes is for copies out of a machine to a path/],
+    [['--max-entries', '1', 'a', 'box:/b'], /--max-entries is for copies out of a machine/],
+    [['--max-entries', '1', 'box:/a', '-'], /--max-entries is for copies out of a machine to a path/],
     [['--exclud', 'x', 'box:/a', 'b'], /Did you mean --exclude/],
   ] as const) {
     const { exitCode, stderr, stdout } = await microvm(['cp', ...words]);
     t.is(exitCode, 125, words.join(' '));
     t.regex(stderr, says);
+    t.regex(stderr, /See microvm cp --help/);
     t.is(stdout, '');
   }
 });
@@ -47,9 +57,22 @@ test.serial('a machine that does not run, or is gone, is told apart', async (t) 
   t.regex((await microvm(['cp', 'odd:/a', 'b'])).stderr, /ERR_MACHINE_EXITED/);
 });
 
+test.serial('options that do something pass, with units for bytes', async (t) => {
+  for (const words of [
+    ['--max-bytes', '1.5GiB', '--max-entries', '5', '--exclude', '*.log', '-a', 'none:/a', 'b'],
+    ['--max-bytes', '4096', 'none:/a', 'b'],
+    ['--exclude', '*.log', 'none:/a', '-'],
+    ['--archive', '-', 'none:/a'],
+    ['--archive', '--exclude', '*.log', 'a', 'none:/a'],
+  ]) {
+    t.regex((await microvm(['cp', ...words])).stderr, /ERR_MACHINE_NOT_FOUND/, words.join(' '));
+  }
+});
+
 test.serial('its help tells what goes where', async (t) => {
   const { stdout, exitCode } = await microvm(['cp', '--help']);
   t.is(exitCode, 0);
   t.regex(stdout, /microvm cp \[options\] SRC\|- NAME:DST\n  microvm cp \[options\] NAME:SRC DST\|-/);
+  t.regex(stdout, /The machine has to be up/);
   t.regex((await microvm(['--help'])).stdout, /cp +Copies files and folders into a running machine/);
 });

@@ -32,6 +32,25 @@ test(refuses, ['run'], /No command to run/);
 test(refuses, ['cache', 'cleen'], /Did you mean clean\?/);
 test(refuses, [], /Usage/);
 
+test("a mistake is explained by its command's own page", async (t) => {
+  for (const [words, page] of [
+    [['rum'], 'microvm --help'],
+    [['--foo', 'run'], 'microvm --help'],
+    [['run'], 'microvm run --help'],
+    [['run', '--memroy', '1GiB'], 'microvm run --help'],
+    [['run', '--cpus', 'two', '--', 'true'], 'microvm run --help'],
+    [['cache', 'cleen'], 'microvm cache --help'],
+    [['ring3', 'rum'], 'microvm ring3 --help'],
+    [['ring3', 'run', '--memroy'], 'microvm ring3 run --help'],
+    [['ring3', 'run', '--timeout', 'x', '--', 'true'], 'microvm ring3 run --help'],
+    [['doctor', '--accelerator', 'x'], 'microvm doctor --help'],
+  ] as const) {
+    t.true((await microvm(words)).stderr.endsWith(`See ${page}\n`), words.join(' '));
+  }
+  const { stdout } = await microvm(['run', '--json', '--cpus', 'two', '--', 'true']);
+  t.like(JSON.parse(stdout), { error: { code: 'ERR_USAGE', hint: 'See microvm run --help' } });
+});
+
 test('every wrong option is listed at once', async (t) => {
   const { stderr } = await microvm(['run', '--cpus', '0', '--memory', 'lots', '--accelerator', 'x', '--', 'true']);
   for (const path of ['cpus', 'memory', 'accelerator']) t.true(stderr.includes(path), stderr);

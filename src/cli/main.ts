@@ -71,6 +71,14 @@ function asksForHelp(argv: readonly string[], table: OptionTable): boolean {
   }
 }
 
+/** Whose help page explains a mistake in these words: a command's, or that of the one below it. */
+function commandIn([name = '', ...rest]: readonly string[]): string | undefined {
+  const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
+  if (command === undefined) return undefined;
+  const below = rest.find((word) => !word.startsWith('-')) ?? '';
+  return Object.hasOwn(command.page.commands ?? {}, below) ? `${name} ${below}` : name;
+}
+
 function print(text: string): number {
   process.stdout.write(text);
   return 0;
@@ -86,6 +94,6 @@ for (const stream of [process.stdout, process.stderr]) {
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
-  process.stderr.write(errorAsText(error, process.stderr));
+  process.stderr.write(errorAsText(error, process.stderr, commandIn(process.argv.slice(2))));
   process.exitCode = OWN_FAILURE;
 }

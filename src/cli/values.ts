@@ -1,5 +1,6 @@
 // Values that several commands take and print.
 
+import { parseMemorySize } from '../config/memory-size.ts';
 import type { ExecOptions } from '../micro-vm.ts';
 import { type ParsedArguments, UsageError } from './arguments.ts';
 
@@ -9,6 +10,17 @@ export function wholeNumber(given: ParsedArguments, option: string): number | un
   if (text === undefined) return undefined;
   if (!/^\d+$/.test(text)) throw new UsageError(`--${option} takes a whole number, not '${text}'`);
   return Number(text);
+}
+
+/** The bytes that an option gives: a number of them, or one with a unit as `--memory` has it. */
+export function byteCount(given: ParsedArguments, option: string): number | undefined {
+  const text = given.text(option);
+  if (text === undefined) return undefined;
+  const bytes = parseMemorySize(text);
+  if (bytes === undefined) {
+    throw new UsageError(`--${option} takes a size such as 512MiB or 2GiB, or a number of bytes, not '${text}'`);
+  }
+  return bytes;
 }
 
 /** The environment of `K=V` pairs; `K` alone takes the value from here. */

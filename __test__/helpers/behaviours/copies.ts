@@ -178,6 +178,10 @@ export function copyBehaviours(
     const refused = await microvm(['cp', 'box:/no/such', home]);
     t.is(refused.exitCode, 125);
     t.regex(refused.stderr, /ENOENT.*\/no\/such/);
+    const asData = await microvm(['cp', '--json', 'box:/no/such', home]);
+    t.like(JSON.parse(asData.stdout), { error: { code: 'ERR_AGENT_REFUSED', errno: 'ENOENT', path: '/no/such' } });
+    const large = await microvm(['cp', '--json', '--max-bytes', '1KiB', 'box:/bin', join(home, 'bin')]);
+    t.like(JSON.parse(large.stdout), { error: { code: 'ERR_COPY_LIMIT' } });
     const unknown = await microvm(['cp', tree, 'bux:/tmp']);
     t.is(unknown.exitCode, 125);
     t.regex(unknown.stderr, /No running machine is named bux .*ERR_MACHINE_NOT_FOUND/);

@@ -17,7 +17,7 @@ import type { HelpPage } from '../help.ts';
 import { interruptible } from '../interruption.ts';
 import { type Progress, startProgress } from '../progress.ts';
 import { errorAsData, errorAsText } from '../report-error.ts';
-import { byteSize, printJson, wholeNumber } from '../values.ts';
+import { byteCount, byteSize, printJson, wholeNumber } from '../values.ts';
 
 const options = {
   archive: { type: 'boolean', short: 'a', help: 'Keep owners, by number, and set-id bits' },
@@ -27,8 +27,16 @@ const options = {
     value: 'PATTERN',
     help: "Leave out names such as '*.log', or paths such as /build. Repeatable",
   },
-  'max-bytes': { type: 'string', value: 'N', help: 'From a machine: the most bytes of content (default 16 GiB)' },
-  'max-entries': { type: 'string', value: 'N', help: 'From a machine: the most files and folders (default 1000000)' },
+  'max-bytes': {
+    type: 'string',
+    value: 'SIZE',
+    help: 'From a machine to DST: the most content, such as 512MiB or a number of bytes (default 16GiB)',
+  },
+  'max-entries': {
+    type: 'string',
+    value: 'N',
+    help: 'From a machine to DST: the most files and folders (default 1000000)',
+  },
   quiet: { type: 'boolean', short: 'q', help: 'Show no progress' },
   json: { type: 'boolean', help: 'Print one JSON object with what was copied, or the error' },
   help: { type: 'boolean', short: 'h', help: 'Show this page' },
@@ -40,14 +48,18 @@ export const cpPage: HelpPage = {
   options,
   sections: {
     'What goes where': [
-      'NAME is the one of microvm run --name, or the id of a machine without one.',
+      'NAME is the one of microvm run --name, or the id of a machine without one. The machine has to be up: one that still',
+      'boots cannot be reached yet, and cp does not wait for it.',
       'A folder that is there gets the copy under its own name; else DST is what the copy is called.',
       'SRC/. copies the contents of a folder. - is a tar stream, which is unpacked into the folder DST.',
       'A path of this host that has a colon is written with ./',
     ],
   },
   examples: [
-    ['microvm run --name box -- sleep 1000 &', 'Start a machine with a name'],
+    [
+      "microvm run --name box -- sh -c 'echo up; exec sleep 1000' &",
+      'Start a machine with a name, and see when it is up',
+    ],
     ['microvm cp src box:/work', 'Copy a folder into it'],
     ['microvm cp box:/var/log/. logs', 'Copy what is in a folder out of it'],
     ['tar c . | microvm cp - box:/work', 'Unpack a tar stream in it'],
@@ -59,8 +71,7 @@ export const cpPage: HelpPage = {
 export async function cp(argv: readonly string[]): Promise<number> {
   const given = parseArguments(argv, options);
   const copy = copyOf(given.rest);
-  const isStream = (copy.to === 'guest' ? copy.source : copy.target).kind === 'stream';
-  if (isStream && given.flag('json')) throw new UsageError('--json and - do not go together');
+  refuseIdleOptions(copy, given);
   if (copy.to === 'host' && copy.target.kind === 'stream' && process.stdout.isTTY) {
     throw new UsageError('A tar stream is nothing for a terminal: send it to a file or a program');
   }
@@ -83,11 +94,34 @@ export async function cp(argv: readonly string[]): Promise<number> {
     // A reader that has seen enough.
     if (errnoOf(error) === 'EPIPE') return SIGNALED + constants.signals.SIGPIPE;
     const told = explained(error);
-    if (given.flag('json')) printJson({ error: errorAsData(told) });
-    else process.stderr.write(errorAsText(told, process.stderr));
+    if (given.flag('json')) printJson({ error: errorAsData(told, 'cp') });
+    else process.stderr.write(errorAsText(told, process.stderr, 'cp'));
     return OWN_FAILURE;
   } finally {
     interruption.end();
+  }
+}
+
+/** Refuses options that would do nothing: who gave them counts on them. */
+function refuseIdleOptions(copy: Copy, given: ParsedArguments): void {
+  const isStream = (copy.to === 'guest' ? copy.source : copy.target).kind === 'stream';
+  if (isStream && given.flag('json')) throw new UsageError('--json and - do not go together');
+  if (isStream && copy.to === 'guest' && given.flag('exclude')) {
+    throw new UsageError(
+      '--exclude does nothing for a tar stream that goes in: leave files out where it is made',
+      'tar c --exclude=PATTERN SRC | microvm cp - NAME:DST',
+    );
+  }
+  if (isStream && copy.to === 'host' && given.flag('archive')) {
+    throw new UsageError(
+      '--archive does nothing for a tar stream that comes out, which has all owners: whoever unpacks it decides',
+      'microvm cp NAME:SRC - | tar xp',
+    );
+  }
+  for (const limit of ['max-bytes', 'max-entries'] as const) {
+    if (given.flag(limit) && (isStream || copy.to === 'guest')) {
+      throw new UsageError(`--${limit} is for copies out of a machine to a path of this host`);
+    }
   }
 }
 
@@ -98,7 +132,7 @@ async function perform(
   signal: AbortSignal,
 ): Promise<CopyResult | undefined> {
   const { machine, path } = copy.guest;
-  const limits = { maxBytes: wholeNumber(given, 'max-bytes'), maxEntries: wholeNumber(given, 'max-entries') };
+  const limits = { maxBytes: byteCount(given, 'max-bytes'), maxEntries: wholeNumber(given, 'max-entries') };
   progress.say(`looking for ${machine}`);
   const found = await findMachine(machine);
   const api = new AgentApi(unixTransport(found.socket));

@@ -50,7 +50,7 @@ export async function doctor(argv: readonly string[]): Promise<number> {
     return await diagnose(checkedArguments(argv));
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
-    process.stderr.write(errorAsText(error, process.stderr));
+    process.stderr.write(errorAsText(error, process.stderr, 'doctor'));
     return BAD_USAGE;
   }
 }

@@ -31,7 +31,7 @@ const options = {
   rootfs: {
     type: 'string',
     value: 'PATH',
-    help: "Run the guest from a folder, or from this host's root folder with 'host'; or pack a cpio archive; default, or none",
+    help: "Folder to run from, or cpio archive that is packed into memory; or the word host (this host's /), none or default",
   },
   mount: {
     type: 'string',
@@ -88,6 +88,7 @@ export const runPage: HelpPage = {
       '126  the command was found but cannot be run',
       '127  the command was not found',
       '130  interrupted by Ctrl-C',
+      '143  ended by SIGTERM',
     ],
   },
   examples: [
@@ -133,8 +134,8 @@ export async function run(argv: readonly string[]): Promise<number> {
   } catch (error) {
     progress.clear();
     if (interruption.exitCode !== undefined) return interruption.exitCode;
-    if (given.flag('json')) printJson({ error: errorAsData(error) });
-    else process.stderr.write(errorAsText(error, process.stderr));
+    if (given.flag('json')) printJson({ error: errorAsData(error, 'run') });
+    else process.stderr.write(errorAsText(error, process.stderr, 'run'));
     return error instanceof MicroVMError && error.code === 'ERR_EXEC_TIMEOUT' ? TIMED_OUT : OWN_FAILURE;
   } finally {
     interruption.end();

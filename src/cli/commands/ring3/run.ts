@@ -50,6 +50,7 @@ export const runPage: HelpPage = {
       '126  the program was found but cannot be run: a script, dynamically linked, for another processor',
       '127  the program was not found',
       '130  interrupted by Ctrl-C',
+      '143  ended by SIGTERM',
     ],
   },
   examples: [
@@ -74,8 +75,8 @@ export async function run(argv: readonly string[]): Promise<number> {
     return await runOnce(given, file, args, interruption);
   } catch (error) {
     if (interruption.exitCode !== undefined) return interruption.exitCode;
-    if (given.flag('json')) printJson({ error: errorAsData(error) });
-    else process.stderr.write(errorAsText(error, process.stderr));
+    if (given.flag('json')) printJson({ error: errorAsData(error, 'ring3 run') });
+    else process.stderr.write(errorAsText(error, process.stderr, 'ring3 run'));
     return failureCode(error);
   } finally {
     interruption.end();
