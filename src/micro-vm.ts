@@ -10,6 +10,7 @@ import type { ExecOptions } from './vm/exec-options.ts';
 import type { GuestProcess } from './vm/guest-process.ts';
 import type { MachineInfo } from './vm/info.ts';
 import { type MachineMetrics, metricsOf } from './vm/metrics.ts';
+import { pause, resume } from './vm/pause.ts';
 import { startProcess } from './vm/run-process.ts';
 import { stop, type StopOptions } from './vm/stop.ts';
 import type { BootTimings } from './vm/timings.ts';
@@ -194,21 +195,20 @@ export class MicroVM implements AsyncDisposable {
   /**
    * Stops the processors; the guest notices nothing but the time that is missing. What waits for its agent waits on; the
    * `timeout` of a command, which is the caller's, counts all the same.
+   *
+   * @throws {MicroVMError} `ERR_MACHINE_EXITED` and its kin
    */
   async pause(): Promise<void> {
-    this.#vm.patience.hold();
-    try {
-      await this.#vm.machine.pause();
-    } catch (error) {
-      this.#vm.patience.release();
-      throw error;
-    }
+    await pause(this.#vm);
   }
 
-  /** Lets the processors run on. */
+  /**
+   * Lets the processors run on.
+   *
+   * @throws {MicroVMError} `ERR_MACHINE_EXITED` and its kin
+   */
   async resume(): Promise<void> {
-    await this.#vm.machine.resume();
-    this.#vm.patience.release();
+    await resume(this.#vm);
   }
 
   /**

@@ -5,6 +5,7 @@ import test from 'ava';
 import type { ResolvedMachine } from '../../src/accelerators/accelerator.ts';
 import { kvm } from '../../src/accelerators/kvm.ts';
 import type { Binding, BindingMachine } from '../../src/binding.ts';
+import { MicroVMError } from '../../src/errors.ts';
 import { loadBinding } from '../../src/native.ts';
 
 const KERNEL = { image: '/vmlinux', format: 'elf' };
@@ -93,9 +94,18 @@ test.serial('what the addon counts is told by names', async (t) => {
   });
 });
 
-test.serial('a machine that has ended has an error for its figures', async (t) => {
-  machineWith({ takeConsole: () => loadBinding().socketPair()[0], metrics: fail });
+test.serial('what a machine that has ended cannot do is an error of the package', async (t) => {
+  machineWith({
+    takeConsole: () => loadBinding().socketPair()[0],
+    metrics: fail,
+    // The addon refuses at once, or later.
+    pause: async () => fail(),
+    resume: fail,
+    pressPowerButton: fail,
+  });
   const machine = await kvm.start(MACHINE);
   t.teardown(() => void machine.console.destroy());
-  await t.throwsAsync(machine.metrics(), { code: 'ERR_KVM_FAILED' });
+  for (const work of [machine.metrics(), machine.pause(), machine.resume(), machine.powerButton()]) {
+    await t.throwsAsync(work, { instanceOf: MicroVMError, code: 'ERR_KVM_FAILED' });
+  }
 });

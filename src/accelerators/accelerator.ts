@@ -79,9 +79,10 @@ export interface RunningMachine {
   readonly console: Duplex;
   /** Resolves when the machine has ended and nothing of it is left; never rejects. */
   readonly exited: Promise<MachineExit>;
+  /** Stops the processors. Rejects with a `MicroVMError` when it has ended, as the next ones do. */
   pause(): Promise<void>;
   resume(): Promise<void>;
-  /** What it takes and did so far. Rejects when it has ended; a paused machine tells, too. */
+  /** What it takes and did so far; a paused machine tells, too. */
   metrics(): Promise<HostMetrics>;
   /** Presses the power button; what happens then is the guest's affair. */
   powerButton(): Promise<void>;

@@ -98,23 +98,19 @@ class KvmMachine implements RunningMachine {
   }
 
   async pause(): Promise<void> {
-    await this.#native.pause();
+    await told(() => this.#native.pause());
   }
 
   async resume(): Promise<void> {
-    await this.#native.resume();
+    await told(() => this.#native.resume());
   }
 
   async metrics(): Promise<HostMetrics> {
-    try {
-      return hostMetrics(this.#native.metrics());
-    } catch (error) {
-      throw fromNative(error);
-    }
+    return told(async () => hostMetrics(this.#native.metrics()));
   }
 
   async powerButton(): Promise<void> {
-    this.#native.pressPowerButton();
+    await told(async () => this.#native.pressPowerButton());
   }
 
   async kill(): Promise<MachineExit> {
@@ -131,5 +127,14 @@ class KvmMachine implements RunningMachine {
     // Its threads are joined and its sockets removed before anybody hears of the end.
     await this.#native.stop().catch(() => {});
     return exit;
+  }
+}
+
+/** What a call of the addon gives, its failure as this package's error. */
+async function told<T>(call: () => Promise<T>): Promise<T> {
+  try {
+    return await call();
+  } catch (error) {
+    throw fromNative(error);
   }
 }

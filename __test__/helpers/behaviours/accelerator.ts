@@ -6,6 +6,7 @@ import { GUEST_CID, type RunningMachine } from '../../../src/accelerators/accele
 import { kvm } from '../../../src/accelerators/kvm.ts';
 import { tcg } from '../../../src/accelerators/qemu/tcg.ts';
 import { normalize } from '../../../src/config/normalize.ts';
+import { MicroVMError } from '../../../src/errors.ts';
 import { buildInitramfs } from '../../../src/guest/initramfs.ts';
 import { findKernel } from '../../../src/guest/kernel.ts';
 import { createRuntimeFolder } from '../../../src/host/runtime-folder.ts';
@@ -90,9 +91,9 @@ export function acceleratorBehaviours(name: AcceleratorName): void {
   test.serial('what a machine that has ended is asked for is refused', async (t) => {
     await whileBooting(async (machine) => {
       await machine.kill();
-      await t.throwsAsync(machine.pause());
-      await t.throwsAsync(machine.resume());
-      await t.throwsAsync(machine.powerButton());
+      await t.throwsAsync(machine.pause(), { instanceOf: MicroVMError });
+      await t.throwsAsync(machine.resume(), { instanceOf: MicroVMError });
+      await t.throwsAsync(machine.powerButton(), { instanceOf: MicroVMError });
       t.notThrows(() => machine.killSync());
     });
   });

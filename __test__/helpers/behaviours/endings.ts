@@ -40,6 +40,14 @@ export function endingBehaviours(accelerator: AcceleratorName, options: MicroVMO
     t.is(second.reason, 'stopped');
   });
 
+  test.serial('a machine that has ended is neither paused nor resumed, and the error tells its end', async (t) => {
+    const vm = await bootGuest(t, accelerator, options);
+    await vm.kill();
+    for (const work of [() => vm.pause(), () => vm.resume(), () => vm.metrics()]) {
+      await t.throwsAsync(work, { instanceOf: MicroVMError, code: 'ERR_MACHINE_EXITED', message: /was stopped/ });
+    }
+  });
+
   test.serial('a guest that powers off during a command fails it with the reason', async (t) => {
     const vm = await bootGuest(t, accelerator, options);
     const error = await t.throwsAsync(vm.exec('sh', ['-c', 'poweroff -f; sleep 60']), { instanceOf: MicroVMError });
