@@ -5,6 +5,7 @@ import { readdir, readFile, readlink } from 'node:fs/promises';
 import { promisify } from 'node:util';
 
 import { runtimeRoot } from '../../src/host/runtime-root.ts';
+import { threadNames } from './threads.ts';
 
 /** Everything a machine could leave behind in this process and beside it. */
 export interface Holdings {
@@ -19,7 +20,7 @@ export interface Holdings {
 export async function holdings(): Promise<Holdings> {
   return {
     descriptors: await descriptors(),
-    threads: await threads(),
+    threads: threads(),
     children: (await children()).map(({ name }) => name).toSorted(),
     runtimeFolders: await runtimeFolders(),
   };
@@ -36,15 +37,10 @@ async function descriptors(): Promise<string[]> {
     .toSorted();
 }
 
-async function threads(): Promise<string[]> {
-  const names = await Promise.all(
-    (await readdir('/proc/self/task')).map((id) => readFile(`/proc/self/task/${id}/comm`, 'utf8').catch(() => '')),
-  );
-  // The addon's pool for blocking calls grows when it is needed and shrinks when it is not; a thread without a name has
-  // ended meanwhile.
-  return names
-    .map((name) => name.trim())
-    .filter((name) => name !== '' && name !== 'tokio-rt-worker')
+function threads(): string[] {
+  // The addon's pool for blocking calls grows when it is needed and shrinks when it is not.
+  return threadNames()
+    .filter((name) => name !== 'tokio-rt-worker')
     .toSorted();
 }
 

@@ -4,6 +4,7 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { makeGuest, serialTestWithKvm, testWithKvm } from '../helpers/real-mode-guest.ts';
+import { threadNames } from '../helpers/threads.ts';
 
 const FIXTURE = fileURLToPath(new URL('../fixtures/endless-guest.ts', import.meta.url));
 
@@ -16,9 +17,8 @@ function kvmLeftovers(): string[] {
       return [];
     }
   });
-  const threads = readdirSync('/proc/self/task').map((id) => readFileSync(`/proc/self/task/${id}/comm`, 'utf8').trim());
   const mappings = readFileSync('/proc/self/maps', 'utf8').split('\n');
-  return [...descriptors, ...threads, ...mappings].filter((line) => /kvm-v|\/dev\/kvm|guest-memory/.test(line));
+  return [...descriptors, ...threadNames(), ...mappings].filter((line) => /kvm-v|\/dev\/kvm|guest-memory/.test(line));
 }
 
 serialTestWithKvm('twenty guests, closed in any order, leave nothing', async (t) => {
