@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Hook, MicroVMError, type SystemCall } from '../../src/ring3/index.ts';
+import { type Hook, MicroVMError, type RunOptions, type SystemCall, type UserSandbox } from '../../src/ring3/index.ts';
 import { BUSYBOX, ring3Test, sandbox } from '../helpers/ring3.ts';
 import { temporaryFolder } from '../helpers/temporary-folder.ts';
 
@@ -92,16 +92,35 @@ ring3Test('a hook that throws, rejects or decides nonsense ends the run and is r
 });
 
 ring3Test('a hook that never answers is ended by a timeout, a limit, a signal and closing', async (t) => {
-  const never: Hook = { names: ['getuid'], decide: () => forever };
-  const box = await sandbox(t, { limits: { wallTime: 300 } });
-  const run = (options: object = {}) => box.run(BUSYBOX, ['id', '-u'], { onSyscall: never, ...options });
-  await t.throwsAsync(run({ timeout: 50 }), code('ERR_EXEC_TIMEOUT'));
-  await t.throwsAsync(run(), code('ERR_EXEC_TIMEOUT'));
-  await t.throwsAsync(run({ signal: AbortSignal.timeout(50) }), code('ERR_EXEC_ABORTED'));
+  /** Runs what asks its hook, which does this and nothing more. */
+  const run = (box: UserSandbox, whenAsked: () => void, options: Pick<RunOptions, 'signal' | 'timeout'> = {}) => {
+    const decide = (): Promise<never> => {
+      whenAsked();
+      return forever;
+    };
+    return box.run(BUSYBOX, ['id', '-u'], { ...options, onSyscall: { names: ['getuid'], decide } });
+  };
+  const limited = await sandbox(t, { limits: { wallTime: 300 } });
+  await t.throwsAsync(
+    run(limited, () => {}),
+    code('ERR_EXEC_TIMEOUT'),
+  );
+  const box = await sandbox(t);
+  await t.throwsAsync(
+    run(box, () => {}, { timeout: 50 }),
+    code('ERR_EXEC_TIMEOUT'),
+  );
+  const abort = new AbortController();
+  const { signal } = abort;
+  await t.throwsAsync(
+    run(box, () => abort.abort(), { signal }),
+    code('ERR_EXEC_ABORTED'),
+  );
   t.is((await box.run(BUSYBOX, ['echo', 'on'])).stdout, 'on\n');
-  const closing = run();
-  setTimeout(() => void box.close(), 50);
-  await t.throwsAsync(closing, code('ERR_RING3_CLOSED'));
+  await t.throwsAsync(
+    run(box, () => void box.close()),
+    code('ERR_RING3_CLOSED'),
+  );
 });
 
 ring3Test('an answer that comes too late is passed over', async (t) => {
