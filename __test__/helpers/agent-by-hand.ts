@@ -94,6 +94,8 @@ export async function agentByHand(t: ExecutionContext, options: AgentApiOptions 
 async function childrenOf(pid: number): Promise<{ readonly children: readonly string[] }> {
   const { readFile } = await import('node:fs/promises');
   const tasks = await readdir(`/proc/${pid}/task`);
-  const lists = await Promise.all(tasks.map((task) => readFile(`/proc/${pid}/task/${task}/children`, 'utf8')));
+  // A thread that has ended meanwhile has none.
+  const childrenOfTask = (task: string) => readFile(`/proc/${pid}/task/${task}/children`, 'utf8').catch(() => '');
+  const lists = await Promise.all(tasks.map(childrenOfTask));
   return { children: lists.join(' ').split(/\s+/).filter(Boolean) };
 }

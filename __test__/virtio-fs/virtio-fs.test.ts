@@ -103,15 +103,15 @@ for (const [end, how] of [
   });
 }
 
-/** Resolves when a folder that gets files has none any more. */
+/** Resolves when a folder that gets a `socket` has nothing any more. */
 async function emptied(folder: string): Promise<void> {
   const watcher = watch(folder);
   let seen = false;
   await new Promise<void>((resolve) => {
-    watcher.on('change', () => {
-      const { length } = readdirSync(folder);
-      seen ||= length > 1;
-      if (seen && length === 0) resolve();
+    // By the events' names: what is there by now may be gone again, or not all there yet.
+    watcher.on('change', (_kind, name) => {
+      seen ||= name === 'socket';
+      if (seen && readdirSync(folder).length === 0) resolve();
     });
   });
   watcher.close();
