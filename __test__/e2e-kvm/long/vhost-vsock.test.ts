@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import test from 'ava';
 
 import { MicroVM, MicroVMError } from '../../../index.ts';
-import { bootGuest, privateRuntimeFolder } from '../../helpers/guest.ts';
+import { bootGuest, PATIENCE_MS, privateRuntimeFolder } from '../../helpers/guest.ts';
 import { holdings, processEnd } from '../../helpers/leftovers.ts';
 
 privateRuntimeFolder();
@@ -35,7 +35,7 @@ test.serial('machines of one process are told apart, and leave nothing', async (
   await first.resume();
   t.is((await later).stdout, 'late\n');
 
-  t.deepEqual(await first.stop(), { reason: 'power-off' });
+  t.deepEqual(await first.stop({ timeout: PATIENCE_MS }), { reason: 'power-off' });
   t.is((await second.exec('echo', ['alone'])).stdout, 'alone\n');
   t.deepEqual(await second.kill(), { reason: 'stopped' });
   t.deepEqual(await holdings(), before);

@@ -2,7 +2,7 @@
 
 import test from 'ava';
 
-import { bootGuest } from '../../helpers/guest.ts';
+import { bootGuest, PATIENCE_MS } from '../../helpers/guest.ts';
 
 const boots = test.macro({
   exec: async (t, cpus: number, memory: string, leastMiB: number) => {
@@ -11,7 +11,7 @@ const boots = test.macro({
     const [processors, total] = stdout.trim().split('\n').map(Number);
     t.is(processors, cpus);
     t.true(total !== undefined && total >= leastMiB, `${total} MiB seen by the guest`);
-    t.is((await vm.stop()).reason, 'power-off');
+    t.is((await vm.stop({ timeout: PATIENCE_MS })).reason, 'power-off');
   },
   title: (_, cpus, memory) => `the stock kernel boots with ${cpus} vCPU(s) and ${memory}`,
 });

@@ -3,13 +3,13 @@
 import test from 'ava';
 
 import { MicroVMError, type MicroVMOptions } from '../../../index.ts';
-import { type AcceleratorName, bootGuest } from '../guest.ts';
+import { type AcceleratorName, bootGuest, PATIENCE_MS } from '../guest.ts';
 
 /** Declares the tests; each has a guest of its own. */
 export function endingBehaviours(accelerator: AcceleratorName, options: MicroVMOptions = {}): void {
   test.serial('stop lets the guest switch itself off', async (t) => {
     const vm = await bootGuest(t, accelerator, options);
-    t.deepEqual(await vm.stop(), { reason: 'power-off' });
+    t.deepEqual(await vm.stop({ timeout: PATIENCE_MS }), { reason: 'power-off' });
     t.deepEqual(await vm.exited, { reason: 'power-off' });
     t.deepEqual(await vm.stop(), { reason: 'power-off' }, 'stopping again does nothing');
     await t.throwsAsync(vm.exec('true'), { code: 'ERR_MACHINE_EXITED' });
@@ -25,7 +25,7 @@ export function endingBehaviours(accelerator: AcceleratorName, options: MicroVMO
       await vm.exec('true');
       await vm.pause();
       const rejected = t.throwsAsync(owner, { code: 'ERR_MACHINE_EXITED' });
-      t.deepEqual(await Promise.all([vm.stop({ timeout: 60_000 }), vm.stop()]), [
+      t.deepEqual(await Promise.all([vm.stop({ timeout: PATIENCE_MS }), vm.stop()]), [
         { reason: 'power-off' },
         { reason: 'power-off' },
       ]);

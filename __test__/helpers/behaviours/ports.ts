@@ -202,7 +202,7 @@ export function portBehaviours(accelerator: AcceleratorName, options: MicroVMOpt
     const connection = await vm.vsock.connect(5002);
     const open = await dial(t, vm.forwards[0]?.address().port ?? 0);
     const ended = [once(server, 'close'), once(connection, 'close'), endOf(open)];
-    t.deepEqual(await vm.shutdown(), { reason: 'power-off' });
+    t.deepEqual(await vm.shutdown({ timeout: PATIENCE_MS }), { reason: 'power-off' });
     await Promise.all(ended);
     await t.throwsAsync(vm.vsock.connect(5002), { code: 'ERR_MACHINE_EXITED' });
     await t.throwsAsync(vm.vsock.listen(5002), { code: 'ERR_MACHINE_EXITED' });

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import test, { type ExecutionContext } from 'ava';
 
-import type { AcceleratorName } from '../guest.ts';
+import { type AcceleratorName, PATIENCE_MS } from '../guest.ts';
 import { dial, endOf, textOf } from '../tcp.ts';
 import { temporaryFolder } from '../temporary-folder.ts';
 import { MAIN } from './command-line.ts';
@@ -19,7 +19,8 @@ const SERVER =
 /** Declares the tests; each starts a process and a guest of its own. */
 export function publishBehaviours(accelerator: AcceleratorName): void {
   const publish = (t: ExecutionContext, words: readonly string[], command: string): ChildProcess => {
-    const args = [MAIN, 'run', '--accelerator', accelerator, ...words, '--', 'sh', '-c', command];
+    const run = ['run', '--accelerator', accelerator, '--boot-timeout', String(PATIENCE_MS)];
+    const args = [MAIN, ...run, ...words, '--', 'sh', '-c', command];
     const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
     t.teardown(() => child.kill('SIGKILL'));
     return child;

@@ -54,10 +54,8 @@ export function terminalBehaviours(accelerator: AcceleratorName): void {
       });
       await Promise.race([read(pattern), late]).finally(() => clearTimeout(patience));
     };
-    await typed(
-      `'${process.execPath}' '${MAIN}' run --accelerator ${accelerator} -it -- sh; echo "ended with $?"`,
-      'Enter',
-    );
+    const words = `run --accelerator ${accelerator} --boot-timeout ${PATIENCE_MS} -it -- sh`;
+    await typed(`'${process.execPath}' '${MAIN}' ${words}; echo "ended with $?"`, 'Enter');
     await says(/\/ # /);
     await typed('stty size; tty; echo "$TERM"', 'Enter');
     await says(/31 91\s+\/dev\/pts\/\d+\s+(screen|tmux)/);
