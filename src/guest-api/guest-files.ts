@@ -252,6 +252,12 @@ export class GuestFiles {
     await this.#operate('copyFile', fields, { syscall: 'copyfile', dest });
   }
 
+  /** Removes an empty folder. */
+  async rmdir(path: string): Promise<void> {
+    refuse(pathProblems({ path }));
+    await this.#operate('rmdir', { path });
+  }
+
   /** Removes a file or a symbolic link. */
   async unlink(path: string): Promise<void> {
     refuse(pathProblems({ path }));

@@ -81,6 +81,10 @@ enum Operation {
         recursive: bool,
         force: bool,
     },
+    /// An empty folder.
+    Rmdir {
+        path: PathBuf,
+    },
     Chmod {
         path: PathBuf,
         mode: u32,
@@ -207,6 +211,7 @@ fn perform(operation: Operation) -> io::Result<Outcome> {
             recursive,
             force,
         } => remove(&path, recursive, force).map(|()| Outcome::Done),
+        Operation::Rmdir { path } => fs::remove_dir(path).map(|()| Outcome::Done),
         Operation::Chmod { path, mode } => {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).map(|()| Outcome::Done)
         }
