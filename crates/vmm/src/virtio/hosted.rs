@@ -158,6 +158,8 @@ impl DeviceHost for HostedDevice {
 
     fn reset(&mut self) {
         let mut core = self.shared.core();
+        let finished = self.shared.finish(&mut core);
+        self.shared.check(&mut core, finished);
         self.shared.deactivate(&mut core);
         let reset = core
             .call(|device| device.reset())
@@ -191,6 +193,8 @@ impl DeviceHost for HostedDevice {
             let _ = thread.join();
         }
         let mut core = self.shared.core();
+        // It ends either way, and whoever stops it does not listen for its failures any more.
+        let _ = self.shared.finish(&mut core);
         self.shared.deactivate(&mut core);
         self.shared.discard(&mut core);
     }
@@ -259,6 +263,21 @@ impl Shared {
         let served = core.dispatch(event, &self.context.memory);
         self.check(&mut core, served);
         true
+    }
+
+    /// Has the device work on what was kicked for and its thread had no time for yet: a driver that
+    /// goes, or a machine that ends, has sent that before. Bounded, as nothing is done twice.
+    fn finish(&self, core: &mut Core) -> Result<(), VirtioError> {
+        // A paused device works on nothing.
+        if core.paused || core.active.is_none() {
+            return Ok(());
+        }
+        for index in 0..self.queue_sizes.len() {
+            if core.kicks.take(index) {
+                core.dispatch(Event::Kick(index), &self.context.memory)?;
+            }
+        }
+        Ok(())
     }
 
     /// Stops the device for an error of its code.

@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 
 use microvm_vmm::virtio::{DeviceEventKind, Transport, VirtioDeviceSource, VirtioError};
+use virtio_bindings::virtio_mmio::VIRTIO_MMIO_STATUS;
 
 use crate::support::{Call, Driver, Probe, Ring, Script, memory};
 
@@ -220,11 +221,103 @@ fn a_paused_device_can_be_reset_and_stopped() {
     let ring = Ring::new(&driver.memory, 0x1000, 8, false);
     driver.start(Driver::VERSION_1, &[&ring]);
     driver.transport.pause().unwrap();
+    let _before = calls.try_iter().count();
     driver.kick(0);
     driver.set_status(0);
-    assert_eq!(calls.try_iter().last(), Some(Call::Reset));
+    // What came in the pause is not worked on.
+    assert_eq!(calls.try_iter().collect::<Vec<_>>(), [Call::Reset]);
     driver.transport.stop();
     driver.transport.stop();
+}
+
+/// What was kicked for: the buffer is used when `end` returns, whether the thread came to it or not.
+fn is_used_by_the_end(end: fn(&Driver)) {
+    // The thread is only sometimes quick enough to hide that it was the last to look.
+    for round in 0..200 {
+        let (driver, _calls, _) = probe(&[8, 8]);
+        let rings = [0x1000, 0x2000].map(|at| Ring::new(&driver.memory, at, 8, round % 2 == 0));
+        let features = [0, Driver::EVENT_IDX][usize::from(round % 2 == 0)];
+        driver.start(Driver::VERSION_1 | features, &rings.each_ref());
+        let mut rings = rings;
+        for (queue, ring) in (0..).zip(&mut rings) {
+            ring.publish(3);
+            driver.kick(queue);
+        }
+        end(&driver);
+        let used = rings.map(|mut ring| ring.take_used());
+        assert_eq!(used, [Some((3, 7)), Some((3, 7))], "round {round}");
+    }
+}
+
+#[test]
+fn what_was_kicked_for_before_a_reset_is_worked_on() {
+    is_used_by_the_end(|driver| driver.write(VIRTIO_MMIO_STATUS, 0));
+}
+
+#[test]
+fn what_was_kicked_for_before_a_stop_is_worked_on() {
+    is_used_by_the_end(|driver| driver.transport.stop());
+}
+
+#[test]
+fn what_is_kicked_for_while_the_device_works_is_worked_on_before_a_reset_or_stop() {
+    let reset = |driver: &Driver| driver.write(VIRTIO_MMIO_STATUS, 0);
+    let stop = |driver: &Driver| driver.transport.stop();
+    for end in [reset as fn(&Driver), stop] {
+        let (driver, calls, script) = probe(&[8, 8]);
+        let busy = Ring::new(&driver.memory, 0x1000, 8, false);
+        let mut ring = Ring::new(&driver.memory, 0x2000, 8, false);
+        driver.start(Driver::VERSION_1, &[&busy, &ring]);
+        while calls.recv().unwrap() != Call::Queue(1) {}
+        // Once it sleeps again, the script is for the kick below.
+        driver.transport.pause().unwrap();
+        driver.transport.resume().unwrap();
+        let (go_on, held) = channel();
+        script.lock().unwrap().push_back(Script::Hold(held));
+        driver.kick(0);
+        while calls.recv().unwrap() != Call::Queue(0) {}
+        ring.publish(0);
+        driver.kick(1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| end(&driver));
+            go_on.send(()).unwrap();
+        });
+        assert_eq!(ring.take_used(), Some((0, 7)));
+    }
+}
+
+#[test]
+fn a_failure_over_the_last_kick_before_a_reset_is_told_and_the_next_driver_served() {
+    let (driver, _calls, script) = probe(&[8]);
+    for _ in 0..50 {
+        let mut ring = Ring::new(&driver.memory, 0x1000, 8, false);
+        driver.start(Driver::VERSION_1, &[&ring]);
+        script.lock().unwrap().push_back(Script::Fail);
+        driver.kick(0);
+        assert_eq!(driver.set_status(0), 0);
+        assert!(matches!(
+            driver.wait_event().kind,
+            DeviceEventKind::Failed(VirtioError::Device(_))
+        ));
+        driver.start(Driver::VERSION_1, &[&ring]);
+        ring.publish(0);
+        driver.kick(0);
+        driver.wait_used(&mut ring);
+    }
+}
+
+#[test]
+fn a_panic_over_the_last_kick_does_not_get_out_of_a_stop() {
+    for _ in 0..50 {
+        let (driver, calls, script) = probe(&[8]);
+        let ring = Ring::new(&driver.memory, 0x1000, 8, false);
+        driver.start(Driver::VERSION_1, &[&ring]);
+        script.lock().unwrap().push_back(Script::Panic);
+        driver.kick(0);
+        driver.transport.stop();
+        // The device is gone.
+        while calls.recv().is_ok() {}
+    }
 }
 
 #[test]

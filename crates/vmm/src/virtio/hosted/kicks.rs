@@ -30,15 +30,16 @@ impl Kicks {
         }
     }
 
-    /// Takes what came for the queue at `index`.
-    pub(super) fn take(&mut self, index: usize) {
+    /// Takes what came for the queue at `index`; false where an earlier look has taken it.
+    pub(super) fn take(&mut self, index: usize) -> bool {
         let (Some(kick), Some(own)) = (self.descriptors.get(index), self.own.get_mut(index)) else {
-            return;
+            return false;
         };
-        // Nothing to read: a kick that an earlier look has taken.
-        if let Ok(times) = kick.read() {
-            let drivers = times.saturating_sub(std::mem::take(own));
-            self.meter.kicked(index, drivers);
-        }
+        let Ok(times) = kick.read() else {
+            return false;
+        };
+        let drivers = times.saturating_sub(std::mem::take(own));
+        self.meter.kicked(index, drivers);
+        true
     }
 }

@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex};
 
 use microvm_virtio::{Device, DeviceError, QueueSet};
@@ -19,13 +19,15 @@ pub enum Call {
 }
 
 /// What the device does at its next queue event instead of using all buffers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub enum Script {
     Fail,
     Panic,
     ChangeConfig,
     /// Leaves all buffers where they are.
     Leave,
+    /// Waits for a word of the test, and leaves all buffers then.
+    Hold(Receiver<()>),
 }
 
 /// A device that reports its calls, and uses each buffer with a length of 7.
@@ -125,6 +127,10 @@ impl<M: GuestMemory> Device<M> for Probe {
             Some(Script::Panic) => panic!("the script says so"),
             Some(Script::ChangeConfig) => queues.signal_config(),
             Some(Script::Leave) => return Ok(()),
+            Some(Script::Hold(word)) => {
+                let _ = word.recv();
+                return Ok(());
+            }
             None => {}
         }
         let queue = queues.queue(index).unwrap();
