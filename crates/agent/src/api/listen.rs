@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -70,8 +71,9 @@ fn bound(family: AddressFamily, address: &dyn SockaddrLike) -> io::Result<OwnedF
 }
 
 impl Listening {
-    /// The host's next connection. Fails when the socket itself is of no use any more.
+    /// The host's next connection. Fails only when the runtime ends.
     pub(crate) async fn accept(&self) -> io::Result<Socket> {
+        let mut patience = Patience::default();
         loop {
             let accepted = {
                 let mut ready = self.socket.readable().await?;
@@ -82,14 +84,15 @@ impl Listening {
             };
             match accepted {
                 Ok(connection) if self.is_welcome(&connection) => {
-                    return Socket::from_std(UnixStream::from(connection));
+                    match Socket::from_std(UnixStream::from(connection)) {
+                        Ok(socket) => return Ok(socket),
+                        Err(error) => note(format_args!("a connection was lost: {error}")),
+                    }
                 }
                 Ok(_stranger) => note(format_args!(
                     "a connection that is not the host's was closed"
                 )),
-                // That connection is lost; these are no reason to wait for the next one otherwise.
-                Err(error) if is_passing(&error) => {}
-                Err(error) => return Err(error),
+                Err(error) => patience.after(&error).await,
             }
         }
     }
@@ -119,9 +122,33 @@ fn accept(socket: impl AsFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-pub(crate) fn is_passing(error: &io::Error) -> bool {
+/// How long a listener waits that lacks something, such as descriptors. Nobody tells when there are some again: they may
+/// be given back anywhere in this process, or in the guest.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a listener does about connections that cannot be accepted: none of them is a reason to stop listening.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    told: bool,
+}
+
+impl Patience {
+    /// Returns when to try again.
+    pub(crate) async fn after(&mut self, error: &io::Error) {
+        if is_passing(error) {
+            return;
+        }
+        if !std::mem::replace(&mut self.told, true) {
+            note(format_args!("a connection has to wait: {error}"));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// That connection is lost, and the next one may be there.
+fn is_passing(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error().map(Errno::from_raw),
-        Some(Errno::ECONNABORTED | Errno::EINTR | Errno::EPROTO | Errno::ENOMEM | Errno::ENOBUFS)
+        Some(Errno::ECONNABORTED | Errno::EINTR | Errno::EPROTO)
     )
 }

@@ -20,9 +20,10 @@ use tokio::sync::Notify;
 
 use super::Api;
 use super::answer::{self, Answer, Refusal};
-use super::listen::{Socket, is_passing};
+use super::listen::{Patience, Socket};
 use super::query::Query;
 use super::tunnel;
+use crate::console::note;
 
 /// Every user of the guest may connect, as to a TCP port.
 const FOR_ALL: u32 = 0o666;
@@ -106,13 +107,7 @@ pub(crate) async fn accept(id: &str, api: &Api, body: Incoming) -> Result<Answer
         .ok()
         .and_then(|id| api.listeners.open.borrow().get(&id).map(Rc::clone))
         .ok_or_else(closed)?;
-    let socket = loop {
-        match listener.accept().await.ok_or_else(closed)? {
-            Ok(socket) => break socket,
-            Err(error) if is_passing(&error) => {}
-            Err(error) => return Err(error.into()),
-        }
-    };
+    let socket = listener.accept().await.ok_or_else(closed)?;
     Ok(tunnel::answer(socket, body))
 }
 
@@ -181,7 +176,7 @@ impl PortListener {
     }
 
     /// The next connection; `None` when it is closed first.
-    async fn accept(&self) -> Option<io::Result<Socket>> {
+    async fn accept(&self) -> Option<Socket> {
         let mut closed = pin!(self.closed.notified());
         let mut accepted = pin!(self.socket.accept());
         poll_fn(|context| match closed.as_mut().poll(context) {
@@ -199,10 +194,19 @@ impl PortListener {
 }
 
 impl ListeningSocket {
-    async fn accept(&self) -> io::Result<Socket> {
-        match self {
-            Self::Tcp(listener) => of_tcp(listener.accept().await?.0),
-            Self::Unix(listener) => Ok(listener.accept().await?.0),
+    async fn accept(&self) -> Socket {
+        let mut patience = Patience::default();
+        loop {
+            let accepted = match self {
+                Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| of_tcp(stream)),
+                Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Ok(stream)),
+            };
+            match accepted {
+                Ok(Ok(socket)) => return socket,
+                // Whoever made that connection sees it closed.
+                Ok(Err(error)) => note(format_args!("a connection was lost: {error}")),
+                Err(error) => patience.after(&error).await,
+            }
         }
     }
 }
