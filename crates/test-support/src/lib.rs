@@ -92,6 +92,11 @@ impl Threads {
     pub fn count(&self) -> usize {
         self.0.len()
     }
+
+    /// Their names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.values().map(String::as_str)
+    }
 }
 
 impl PartialEq for Threads {
@@ -104,7 +109,17 @@ impl PartialEq for Threads {
 /// the kernel takes it off the list, and nothing tells when that is.
 #[must_use]
 pub fn threads() -> Threads {
-    let alive = fs::read_dir("/proc/self/task")
+    threads_in("/proc/self/task")
+}
+
+/// The same of another process.
+#[must_use]
+pub fn threads_of(process: u32) -> Threads {
+    threads_in(&format!("/proc/{process}/task"))
+}
+
+fn threads_in(folder: &str) -> Threads {
+    let alive = fs::read_dir(folder)
         .unwrap()
         .filter_map(|task| {
             let task = task.ok()?;
@@ -159,10 +174,7 @@ mod tests {
     #[test]
     fn a_thread_counts_until_it_ends() {
         let (release, released) = std::sync::mpsc::channel::<()>();
-        let count = || {
-            let Threads(all) = threads();
-            all.values().filter(|name| *name == "counted").count()
-        };
+        let count = || threads().names().filter(|name| *name == "counted").count();
         let thread = std::thread::Builder::new()
             .name("counted".into())
             .spawn(move || released.recv())

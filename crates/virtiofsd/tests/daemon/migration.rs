@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use microvm_test_support::threads_of;
 use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::VhostTransferStateDirection;
@@ -79,8 +80,7 @@ impl Transfer {
 }
 
 fn threads(daemon: &Daemon) -> usize {
-    let threads = format!("/proc/{}/task", daemon.server());
-    std::fs::read_dir(threads).unwrap().count()
+    threads_of(daemon.server()).count()
 }
 
 fn replace(share: &Path) {

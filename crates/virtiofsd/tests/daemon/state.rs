@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
+use microvm_test_support::threads_of;
 use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::{VhostTransferStateDirection, VhostTransferStatePhase};
@@ -130,12 +131,8 @@ pub fn connections_leave_no_descriptor_and_no_thread_behind() {
     let daemon = Daemon::start(&["--reconnect", "--request-queues", "2"]);
     let count = || {
         let server = daemon.server();
-        let of = |what| {
-            std::fs::read_dir(format!("/proc/{server}/{what}"))
-                .unwrap()
-                .count()
-        };
-        (of("fd"), of("task"))
+        let descriptors = std::fs::read_dir(format!("/proc/{server}/fd")).unwrap();
+        (descriptors.count(), threads_of(server).count())
     };
     let connect = || {
         let mut mounted = Mounted::mount(Driver::start_with(&daemon.socket(), 3, true));

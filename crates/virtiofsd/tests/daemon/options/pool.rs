@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use microvm_test_support::skip;
+use microvm_test_support::{skip, threads_of};
 
 use super::super::driver::{Driver, INPUT, NEXT, OUTPUT, WRITE};
 use super::super::fuse::{GETATTR, OPEN, ROOT, me, message, words};
@@ -36,16 +36,6 @@ impl Held {
     }
 }
 
-/// Names of the threads that serve.
-fn threads(daemon: &Daemon) -> Vec<String> {
-    let folder = format!("/proc/{}/task", daemon.server());
-    let tasks = std::fs::read_dir(folder).unwrap();
-    tasks
-        .map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap())
-        .map(|name| name.trim().to_owned())
-        .collect()
-}
-
 pub fn a_pool_has_as_many_threads_as_were_asked_for() {
     for (args, pool, rings) in [
         (&[][..], 0, 1),
@@ -59,8 +49,8 @@ pub fn a_pool_has_as_many_threads_as_were_asked_for() {
         let daemon = Daemon::start(args);
         let _mounted = mount(&daemon);
         let count = |name: &str| {
-            let names = threads(&daemon).into_iter();
-            names.filter(|one| one.starts_with(name)).count()
+            let threads = threads_of(daemon.server());
+            threads.names().filter(|one| one.starts_with(name)).count()
         };
         // A thread gives itself its name; until then it has the program's, as the first one does.
         while count("microvm-") > 1 {
