@@ -126,13 +126,10 @@ fn a_guest_port_where_nobody_listens_ends_the_stream(machine: &mut Machine) {
 }
 
 fn a_host_port_where_nobody_listens_resets_the_dial(machine: &mut Machine) {
-    let start = Instant::now();
     assert_eq!(
         machine.order("dial 7998"),
         format!("errno {}", libc::ECONNRESET)
     );
-    // Without the reset Linux would wait for two seconds.
-    assert!(start.elapsed().as_secs() < 2);
 }
 
 fn what_a_guest_sent_before_it_closed_arrives(machine: &mut Machine) {
