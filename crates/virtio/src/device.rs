@@ -98,7 +98,8 @@ pub trait Device<M: GuestMemory>: Send {
     /// One call handles at most as many chains as the queue is large, so that a driver that keeps
     /// adding some cannot hold the host's thread; the host calls again for what came meanwhile. A
     /// device may leave chains: it is called again when new ones come, or when it took some and
-    /// left others.
+    /// left others. That is for the kicked queue alone: chains of another one that a call takes
+    /// some of are left because there is nothing for them, and no call follows.
     ///
     /// # Errors
     ///
@@ -111,7 +112,8 @@ pub trait Device<M: GuestMemory>: Send {
     ) -> Result<(), DeviceError>;
 
     /// [`Device::event_source`] is readable, or was until a moment ago. It may come while no driver
-    /// is ready; then there are no queues.
+    /// is ready; then there are no queues. As in [`Device::queue_event`] for another queue, chains
+    /// that are left, which were there at that queue's last call, are left for good reason.
     ///
     /// # Errors
     ///

@@ -142,8 +142,10 @@ impl Dispatcher {
             if (avail - Wrapping(next)).0 > queue.size() {
                 return Err(failed(QueueError::InvalidAvailRingIndex));
             }
-            // Buffers that are left were left on purpose if the handler saw them and took none.
-            let on_purpose = watch.seen == Some(avail.0) && next == watch.next;
+            // Buffers that are left were left on purpose if the queue's handler saw them all before
+            // and took none: what another event took since are those that it had something for.
+            let took_some = event == Event::Kick(index) && next != watch.next;
+            let on_purpose = watch.seen == Some(avail.0) && !took_some;
             if avail.0 != next && !on_purpose {
                 watch.again = true;
                 continue;

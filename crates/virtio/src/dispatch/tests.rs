@@ -16,6 +16,8 @@ type Memory = GuestMemoryMmap<()>;
 struct Scripted {
     takes: u16,
     driver_adds: u16,
+    /// How many an event of the host takes, where that is not as many as a kick.
+    host_takes: Option<u16>,
     /// Events of the host have nothing to do with the queue.
     host_is_blind: bool,
     calls: usize,
@@ -67,12 +69,7 @@ impl Device<Memory> for Scripted {
     ) -> Result<(), DeviceError> {
         self.calls += 1;
         let queue = queues.queue(index).unwrap();
-        for _ in 0..self.takes {
-            if let Some(chain) = queue.iter(memory).unwrap().next() {
-                let head = chain.head_index();
-                queue.add_used(memory, head, 0).unwrap();
-            }
-        }
+        take(queue, memory, self.takes);
         let at = GuestAddress(queue.avail_ring() + 2);
         let avail: u16 = memory.read_obj(at).unwrap();
         memory
@@ -87,6 +84,10 @@ impl Device<Memory> for Scripted {
         queues: &mut dyn QueueSet,
     ) -> Result<(), DeviceError> {
         self.host_calls += 1;
+        if let Some(count) = self.host_takes {
+            take(queues.queue(0).unwrap(), memory, count);
+            return Ok(());
+        }
         if self.host_is_blind {
             return Ok(());
         }
@@ -94,6 +95,15 @@ impl Device<Memory> for Scripted {
     }
 
     fn reset(&mut self) {}
+}
+
+fn take(queue: &mut Queue, memory: &Memory, count: u16) {
+    for _ in 0..count {
+        if let Some(chain) = queue.iter(memory).unwrap().next() {
+            let head = chain.head_index();
+            queue.add_used(memory, head, 0).unwrap();
+        }
+    }
 }
 
 fn memory() -> Memory {
@@ -260,6 +270,45 @@ fn buffers_that_were_left_once_are_not_offered_again_by_events_of_something_else
     }
     assert_eq!((device.host_calls, device.calls), (3, 1));
     assert!(kick_wanted(&memory, &queues, 3));
+}
+
+#[test]
+fn an_event_of_something_else_that_takes_some_of_the_buffers_needs_no_call_for_the_rest() {
+    for event_idx in [false, true] {
+        let memory = memory();
+        let mut queues = queues(&memory, 3, event_idx);
+        let mut device = Scripted {
+            host_takes: Some(1),
+            ..Scripted::default()
+        };
+        let mut dispatcher = Dispatcher::new(1);
+        for event in [Event::Kick(0), Event::Host, Event::Host] {
+            let left = dispatcher
+                .handle(event, &mut device, &memory, &mut queues)
+                .unwrap();
+            assert!(!left);
+            assert!(kick_wanted(&memory, &queues, 3));
+        }
+        assert_eq!((device.host_calls, device.calls), (2, 1));
+        assert_eq!(buffers(&queues), 2);
+    }
+}
+
+#[test]
+fn buffers_that_an_event_of_something_else_was_the_first_to_see_are_handled() {
+    let memory = memory();
+    let mut queues = queues(&memory, 3, true);
+    let mut device = Scripted {
+        takes: 16,
+        host_takes: Some(1),
+        ..Scripted::default()
+    };
+    let left = Dispatcher::new(1)
+        .handle(Event::Host, &mut device, &memory, &mut queues)
+        .unwrap();
+    assert!(!left);
+    assert_eq!((device.host_calls, device.calls), (1, 1));
+    assert_eq!(buffers(&queues), 3);
 }
 
 #[test]
