@@ -24,7 +24,7 @@ mod unix_socket;
 mod vhost_device;
 mod vhost_user;
 
-pub use af_vsock::{AfVsockError, AfVsockGuest, AfVsockListener};
+pub use af_vsock::{AfVsockAttempt, AfVsockError, AfVsockGuest, AfVsockListener};
 pub use device::{VsockConfig, VsockDevice};
 pub use error::VsockError;
 pub use unix_socket::private_listener;

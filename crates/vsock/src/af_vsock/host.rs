@@ -157,14 +157,15 @@ impl<S: Sockets> Host<S> {
         }
     }
 
-    /// Connects to a port of a guest; `done` hears of it, within `timeout`.
+    /// Connects to a port of a guest; `done` hears of it, within `timeout`. The number is for
+    /// [`Self::cancel`], and is not used again.
     pub(super) fn connect(
         &self,
         cid: u32,
         port: u32,
         timeout: Duration,
         done: Done,
-    ) -> Result<(), AfVsockError> {
+    ) -> Result<u64, AfVsockError> {
         let failed = |errno| AfVsockError::of_connecting(cid, port, timeout.as_millis(), errno);
         let socket = self
             .shared
@@ -189,7 +190,22 @@ impl<S: Sockets> Host<S> {
             done,
         };
         state.sources.insert(id, attempt);
-        Ok(())
+        Ok(id)
+    }
+
+    /// Gives an attempt to connect up: its socket is closed when this returns. Does nothing where
+    /// it is decided.
+    pub(super) fn cancel(&self, id: u64) {
+        let mut state = self.shared.state();
+        if !matches!(state.sources.get(&id), Some(Source::Attempt { .. })) {
+            return;
+        }
+        let attempt = state.sources.remove(&id);
+        drop(state);
+        if let Some(Source::Attempt { socket, done, .. }) = attempt {
+            drop(socket);
+            done(Err(AfVsockError::Closed));
+        }
     }
 
     /// Ends a guest's connections, those too that are being made.

@@ -29,7 +29,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 pub use self::error::AfVsockError;
-use self::host::Host;
+use self::host::{Done, Host};
 use self::inbox::Inbox;
 use self::sockets::{AfVsock, Sockets};
 
@@ -88,15 +88,30 @@ impl AfVsockGuest {
     ///
     /// Where it fails at once, since there is no such guest for example: `done` is not called then.
     /// What it hears else: [`AfVsockError::Refused`] where nobody listens there,
-    /// [`AfVsockError::TimedOut`], and [`AfVsockError::Closed`] where the guest is dropped first.
+    /// [`AfVsockError::TimedOut`], and [`AfVsockError::Closed`] where the guest is dropped, or the
+    /// attempt cancelled, first.
     pub fn connect(
         &self,
         port: u32,
         timeout: Duration,
         done: impl FnOnce(Result<UnixStream, AfVsockError>) + Send + 'static,
-    ) -> Result<(), AfVsockError> {
-        let GuestEnd { host, cid } = &self.end;
-        host.connect(*cid, port, timeout, Box::new(done))
+    ) -> Result<AfVsockAttempt, AfVsockError> {
+        let attempt = self.end.connect(port, timeout, Box::new(done))?;
+        Ok(AfVsockAttempt { attempt })
+    }
+}
+
+/// An attempt to connect to a guest. It goes on when this is dropped.
+#[derive(Debug)]
+pub struct AfVsockAttempt {
+    attempt: Attempt<AfVsock>,
+}
+
+impl AfVsockAttempt {
+    /// Closes its socket, rather than when the guest answers or the time is over. Does nothing where
+    /// it is decided already.
+    pub fn cancel(&self) {
+        self.attempt.cancel();
     }
 }
 
@@ -164,11 +179,38 @@ impl<S: Sockets> GuestEnd<S> {
             inbox,
         })
     }
+
+    fn connect(
+        &self,
+        port: u32,
+        timeout: Duration,
+        done: Done,
+    ) -> Result<Attempt<S>, AfVsockError> {
+        let id = self.host.connect(self.cid, port, timeout, done)?;
+        Ok(Attempt {
+            host: Arc::downgrade(&self.host),
+            id,
+        })
+    }
 }
 
 impl<S: Sockets> Drop for GuestEnd<S> {
     fn drop(&mut self) {
         self.host.forget(self.cid);
+    }
+}
+
+#[derive(Debug)]
+struct Attempt<S: Sockets> {
+    host: Weak<Host<S>>,
+    id: u64,
+}
+
+impl<S: Sockets> Attempt<S> {
+    fn cancel(&self) {
+        if let Some(host) = self.host.upgrade() {
+            host.cancel(self.id);
+        }
     }
 }
 

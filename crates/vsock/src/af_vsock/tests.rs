@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Barrier};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -96,6 +96,30 @@ impl Sockets for Network {
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, FLAGS, None)?;
         connect(&socket, &self.address(cid, port, 0))?;
         Ok(socket)
+    }
+}
+
+/// Guests that answer when the test has read what their sockets hold.
+#[derive(Debug, Clone, Default)]
+struct Undecided(Arc<Mutex<Vec<UnixStream>>>);
+
+impl Sockets for Undecided {
+    fn listen(&self, _: u32, _: i32) -> Result<OwnedFd, Errno> {
+        Err(Errno::OPNOTSUPP)
+    }
+
+    fn accept(&self, _: BorrowedFd<'_>) -> Result<(OwnedFd, u32), Errno> {
+        Err(Errno::OPNOTSUPP)
+    }
+
+    fn connect(&self, _: u32, _: u32, _: Duration) -> Result<OwnedFd, Errno> {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        // A socket that is not connected yet is not writable; nor is one that is full.
+        while near.write(&[0; 4096]).is_ok() {}
+        far.set_read_timeout(Some(PATIENCE)).unwrap();
+        self.0.lock().unwrap().push(far);
+        Ok(near.into())
     }
 }
 
@@ -367,6 +391,40 @@ fn a_guest_is_reached_or_refuses() {
 }
 
 #[test]
+fn an_attempt_that_is_cancelled_closes_its_socket_before_the_guest_answers() {
+    let sockets = Undecided::default();
+    let host = Arc::new(Host::start(sockets.clone()).unwrap());
+    let guest = GuestEnd { host, cid: 10 };
+    let connect = || {
+        let (sender, result) = channel();
+        let done = Box::new(move |result| sender.send(result).unwrap());
+        let attempt = guest.connect(7, PATIENCE, done).unwrap();
+        let far = sockets.0.lock().unwrap().pop().unwrap();
+        (attempt, result, far)
+    };
+    let (given_up, its_result, mut its_far) = connect();
+    let (kept, result, mut far) = connect();
+    given_up.cancel();
+    assert!(matches!(its_result.recv(), Ok(Err(AfVsockError::Closed))));
+    let mut held = Vec::new();
+    its_far.read_to_end(&mut held).unwrap();
+    // Once is enough, and no other attempt has anything to do with it.
+    given_up.cancel();
+    assert_eq!(result.try_recv().err(), Some(TryRecvError::Empty));
+    far.read_exact(&mut held).unwrap();
+    let mut stream = result.recv_timeout(PATIENCE).unwrap().unwrap();
+    // It is decided.
+    kept.cancel();
+    far.write_all(b"hello").unwrap();
+    stream.set_nonblocking(false).unwrap();
+    let mut heard = [0; 5];
+    stream.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"hello");
+    drop(guest);
+    given_up.cancel();
+}
+
+#[test]
 fn a_guest_that_goes_takes_its_connections_and_no_others() {
     let bench = bench();
     let (going, staying) = (bench.guest(10), bench.guest(11));
@@ -410,7 +468,7 @@ fn where_the_kernel_has_no_such_guest_it_says_so() {
         sender.send(result).unwrap();
     });
     let error = match started {
-        Ok(()) => result.recv_timeout(PATIENCE).unwrap().unwrap_err(),
+        Ok(_) => result.recv_timeout(PATIENCE).unwrap().unwrap_err(),
         Err(error) => error,
     };
     // Which it is depends on what the host is a guest of itself.
