@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use microvm_vsock::{AfVsockError, AfVsockGuest, AfVsockListener, VhostVsock};
+use microvm_vsock::{AfVsockAttempt, AfVsockError, AfVsockGuest, AfVsockListener, VhostVsock};
 use napi::Env;
 use napi::bindgen_prelude::PromiseRaw;
 use napi::tokio::sync::oneshot;
@@ -142,21 +143,24 @@ impl BindingVhostVsock {
         port: u32,
         timeout_ms: u32,
     ) -> napi::Result<PromiseRaw<'env, RawFd>> {
-        let (sender, result) = oneshot::channel();
-        let started = self.owned.with(|open| {
-            let timeout = Duration::from_millis(timeout_ms.into());
-            let done = move |result| {
-                // Nobody is told where the environment ended first.
-                let _ = sender.send(result);
-            };
-            Ok(open.guest.connect(port, timeout, done)?)
-        });
+        let begun = self.begin(port, timeout_ms);
         let connected = async move {
-            started?;
-            let stream = result.await.unwrap_or(Err(AfVsockError::Closed))?;
-            Ok(OwnedFd::from(stream))
+            let (_goes_on, answer) = begun?;
+            socket_of(answer).await
         };
         promise::settle_then(env, connected, |_, socket| Ok(socket.into_raw_fd()))
+    }
+
+    /// The same as an attempt that can be cancelled.
+    #[napi(catch_unwind)]
+    pub fn dial(&self, env: Env, port: u32, timeout_ms: u32) -> napi::Result<BindingVhostAttempt> {
+        let (attempt, answer) = self
+            .begin(port, timeout_ms)
+            .map_err(|error| error.into_js(&env))?;
+        Ok(BindingVhostAttempt {
+            attempt,
+            answer: Some(answer),
+        })
     }
 
     /// Ends the guest's connections and listeners, and gives the context ID back unless whoever
@@ -164,5 +168,57 @@ impl BindingVhostVsock {
     #[napi(catch_unwind)]
     pub fn close(&self) {
         self.owned.stop();
+    }
+}
+
+impl BindingVhostVsock {
+    fn begin(
+        &self,
+        port: u32,
+        timeout_ms: u32,
+    ) -> Result<(AfVsockAttempt, GuestAnswer), BindingError> {
+        let (sender, answer) = oneshot::channel();
+        let done = move |result| {
+            // Nobody is told where the environment ended first.
+            let _ = sender.send(result);
+        };
+        let timeout = Duration::from_millis(timeout_ms.into());
+        let attempt = self
+            .owned
+            .with(|open| Ok(open.guest.connect(port, timeout, done)?))?;
+        Ok((attempt, answer))
+    }
+}
+
+/// What a guest says to an attempt to connect.
+type GuestAnswer = oneshot::Receiver<Result<UnixStream, AfVsockError>>;
+
+async fn socket_of(answer: GuestAnswer) -> Result<OwnedFd, BindingError> {
+    let stream = answer.await.unwrap_or(Err(AfVsockError::Closed))?;
+    Ok(OwnedFd::from(stream))
+}
+
+/// An attempt to connect to a port of the guest.
+#[derive(Debug)]
+#[napi]
+pub struct BindingVhostAttempt {
+    attempt: AfVsockAttempt,
+    answer: Option<GuestAnswer>,
+}
+
+#[napi]
+impl BindingVhostAttempt {
+    /// Resolves with a socket that belongs to the caller. To be asked once.
+    #[napi(catch_unwind)]
+    pub fn socket<'env>(&mut self, env: &'env Env) -> napi::Result<PromiseRaw<'env, RawFd>> {
+        let answer = self.answer.take();
+        let connected = async move { socket_of(answer.ok_or_else(BindingError::ended)?).await };
+        promise::settle_then(env, connected, |_, socket| Ok(socket.into_raw_fd()))
+    }
+
+    /// Gives it up where it is not decided: its socket is closed then, and the promise rejects.
+    #[napi(catch_unwind)]
+    pub fn cancel(&self) {
+        self.attempt.cancel();
     }
 }
