@@ -1,5 +1,7 @@
 //! Who may have a say in system calls, and who may watch them.
 
+use std::time::Instant;
+
 use crate::names::{CALL_NUMBERS, system_call_name, system_call_number};
 
 /// A set of system call numbers.
@@ -82,6 +84,9 @@ pub struct SystemCall<'call> {
     pub path: Option<&'call [u8]>,
     /// The other path of a call that has two: the name that is made.
     pub second_path: Option<&'call [u8]>,
+    /// When the run is over by its wall time. What a policy decides later decides nothing: the
+    /// program does not go on.
+    pub until: Option<Instant>,
 }
 
 impl SystemCall<'_> {

@@ -201,6 +201,7 @@ impl<'run> Process<'run> {
                             args: [0; 6],
                             path: None,
                             second_path: None,
+                            until: self.deadlines.wall,
                         },
                         result: None,
                         line: &line,
@@ -309,8 +310,12 @@ impl<'run> Process<'run> {
             args,
             path: path.then_some(self.path.as_slice()),
             second_path: second.as_deref(),
+            until: self.deadlines.wall,
         };
-        match policy.decide(&call) {
+        let decision = policy.decide(&call);
+        // It may have taken any time, and the program is not to run on after its own.
+        self.look().map_err(Stop::End)?;
+        match decision {
             Decision::Allow => self.call(number, args),
             Decision::Deny(errno) if (1..4096).contains(&errno) => {
                 Ok((-i64::from(errno)).cast_unsigned())
@@ -344,6 +349,7 @@ impl<'run> Process<'run> {
                 args,
                 path: path.then_some(self.path.as_slice()),
                 second_path: second.as_deref(),
+                until: self.deadlines.wall,
             },
             result,
             line: &line,

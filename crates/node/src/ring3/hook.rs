@@ -145,8 +145,6 @@ pub(super) struct Hook {
     wanted: CallSet,
     ask: Ask,
     exchange: Arc<Exchange>,
-    /// When the run's time is over.
-    pub(super) until: Option<Instant>,
 }
 
 impl Hook {
@@ -169,7 +167,6 @@ impl Hook {
             wanted,
             ask,
             exchange: Arc::clone(exchange),
-            until: None,
         })
     }
 }
@@ -192,7 +189,7 @@ impl Policy for Hook {
             .ask
             .call(question, ThreadsafeFunctionCallMode::NonBlocking)
         {
-            Status::Ok => self.exchange.wait(self.until),
+            Status::Ok => self.exchange.wait(call.until),
             // The environment has ended, and stops the run.
             _ => NO_ANSWER,
         }

@@ -4,7 +4,6 @@
 //! waits for it: calls fail with `ERR_RING3_BUSY` then.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use microvm_kvm::reaper;
 use microvm_ring3_linux::{Interrupter, Observer, Policy, Run, Sandbox};
@@ -25,9 +24,6 @@ use crate::error::BindingError;
 use crate::promise;
 
 const WHAT: &str = "sandbox";
-/// How much later than the run's time a wait for JavaScript ends: by then the run is over, so that
-/// nothing of the program runs after it.
-const LATER: Duration = Duration::from_millis(20);
 
 /// What JavaScript's object holds: the sandbox, and the thread that runs its programs.
 #[derive(Debug)]
@@ -193,10 +189,6 @@ impl BindingSandbox {
             let mut hook = hook;
             let sent = self.handle.worker.run(move || {
                 let mut trace = prepared.trace;
-                if let Some(hook) = &mut hook {
-                    let time = timeout.map(|timeout| timeout + LATER);
-                    hook.until = time.and_then(|time| Instant::now().checked_add(time));
-                }
                 let run = Run {
                     stdin: prepared.stdin,
                     stdout: prepared.stdout,

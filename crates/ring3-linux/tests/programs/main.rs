@@ -101,6 +101,7 @@ fn main() -> ExitCode {
             figures_of_a_warm_reset_are_printed;
         policies:
             policy_allows_denies_and_answers_what_it_wants,
+            policy_that_decides_too_late_decides_nothing,
             observer_sees_each_call_as_a_line,
             files_that_cannot_run_are_told_apart,
             options_that_make_no_sense_are_refused;

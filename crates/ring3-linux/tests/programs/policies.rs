@@ -1,8 +1,10 @@
 //! Policies, observers, and files that are not programs.
 
+use std::time::{Duration, Instant};
+
 use microvm_ring3_linux::{
-    CallSet, Decision, ElfError, Error, ExitStatus, Limits, Observed, Observer, Policy, Program,
-    Run, Sandbox, SandboxOptions, SystemCall,
+    CallSet, Decision, ElfError, Error, ExitStatus, Limit, Limits, Observed, Observer, Policy,
+    Program, Run, Sandbox, SandboxOptions, SystemCall,
 };
 
 use crate::assembled::*;
@@ -61,6 +63,34 @@ pub fn policy_allows_denies_and_answers_what_it_wants() {
     let program = Program::at(busybox_path()).args(["id", "-ru"]);
     assert_eq!(text(sandbox.run(program, run).unwrap()), "1234\n");
     assert!(rules.asked.iter().all(|asked| !asked.starts_with("write")));
+}
+
+/// Allows everything, once it is too late.
+struct Late;
+
+impl Policy for Late {
+    fn wanted(&self) -> CallSet {
+        CallSet::of_names(["getuid"]).unwrap()
+    }
+
+    fn decide(&mut self, call: &SystemCall<'_>) -> Decision {
+        let until = call.until.expect("the run has a time");
+        std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        Decision::Answer(1234)
+    }
+}
+
+pub fn policy_that_decides_too_late_decides_nothing() {
+    let mut sandbox = sandbox();
+    let run = Run {
+        policy: Some(&mut Late),
+        timeout: Some(Duration::from_secs(2)),
+        ..Run::default()
+    };
+    let program = Program::at(busybox_path()).args(["id", "-ru"]);
+    let outcome = sandbox.run(program, run).unwrap();
+    assert_eq!(outcome.limit, Some(Limit::WallTime));
+    assert_eq!(outcome.stdout, b"");
 }
 
 #[derive(Default)]
