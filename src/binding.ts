@@ -81,8 +81,17 @@ export interface BindingVhostVsock {
   listen(port: number, waiting: number): number;
   takeConnection(port: number): number | null;
   stopListening(port: number): void;
-  connect(port: number, timeoutMs: number): Promise<number>;
+  /** Begins to connect to a port of the guest. */
+  dial(port: number, timeoutMs: number): BindingVhostAttempt;
   close(): void;
+}
+
+/** An attempt to connect to a port of the guest. */
+export interface BindingVhostAttempt {
+  /** To be asked once. */
+  socket(): Promise<number>;
+  /** Closes the attempt's socket, and the promise rejects. Does nothing where it is decided. */
+  cancel(): void;
 }
 
 export interface BindingMachineConfig {

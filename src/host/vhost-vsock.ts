@@ -56,12 +56,18 @@ export class VhostVsock {
     this.#native.stopListening(port);
   }
 
-  /** Connects to a port of the guest. */
-  async connect(port: number, timeoutMs: number): Promise<Socket> {
+  /** Connects to a port of the guest, until `signal` is aborted: then it rejects, and holds nothing any more. */
+  async connect(port: number, timeoutMs: number, signal?: AbortSignal): Promise<Socket> {
+    let cancel = (): void => {};
     try {
-      return connectionOf(await this.#native.connect(port, timeoutMs));
+      const attempt = this.#native.dial(port, timeoutMs);
+      cancel = () => attempt.cancel();
+      signal?.addEventListener('abort', cancel, { once: true });
+      return connectionOf(await attempt.socket());
     } catch (error) {
       throw fromNative(error);
+    } finally {
+      signal?.removeEventListener('abort', cancel);
     }
   }
 

@@ -48,7 +48,7 @@ function dial(vsock: VhostVsock, port: number, options: ConnectOptions = {}): Pr
       reject(aborted(port, signal));
     };
     signal?.addEventListener('abort', onAbort, { once: true });
-    vsock.connect(port, timeoutMs).then(
+    vsock.connect(port, timeoutMs, signal).then(
       (connection) => {
         signal?.removeEventListener('abort', onAbort);
         // It came when nobody waited any more.

@@ -135,27 +135,18 @@ impl BindingVhostVsock {
         }
     }
 
-    /// Connects to a port of the guest; resolves with a socket that belongs to the caller.
-    #[napi(catch_unwind)]
-    pub fn connect<'env>(
-        &self,
-        env: &'env Env,
-        port: u32,
-        timeout_ms: u32,
-    ) -> napi::Result<PromiseRaw<'env, RawFd>> {
-        let begun = self.begin(port, timeout_ms);
-        let connected = async move {
-            let (_goes_on, answer) = begun?;
-            socket_of(answer).await
-        };
-        promise::settle_then(env, connected, |_, socket| Ok(socket.into_raw_fd()))
-    }
-
-    /// The same as an attempt that can be cancelled.
+    /// Begins to connect to a port of the guest: an attempt that can be cancelled.
     #[napi(catch_unwind)]
     pub fn dial(&self, env: Env, port: u32, timeout_ms: u32) -> napi::Result<BindingVhostAttempt> {
-        let (attempt, answer) = self
-            .begin(port, timeout_ms)
+        let (sender, answer) = oneshot::channel();
+        let done = move |result| {
+            // Nobody is told where the environment ended first.
+            let _ = sender.send(result);
+        };
+        let timeout = Duration::from_millis(timeout_ms.into());
+        let attempt = self
+            .owned
+            .with(|open| Ok(open.guest.connect(port, timeout, done)?))
             .map_err(|error| error.into_js(&env))?;
         Ok(BindingVhostAttempt {
             attempt,
@@ -171,32 +162,8 @@ impl BindingVhostVsock {
     }
 }
 
-impl BindingVhostVsock {
-    fn begin(
-        &self,
-        port: u32,
-        timeout_ms: u32,
-    ) -> Result<(AfVsockAttempt, GuestAnswer), BindingError> {
-        let (sender, answer) = oneshot::channel();
-        let done = move |result| {
-            // Nobody is told where the environment ended first.
-            let _ = sender.send(result);
-        };
-        let timeout = Duration::from_millis(timeout_ms.into());
-        let attempt = self
-            .owned
-            .with(|open| Ok(open.guest.connect(port, timeout, done)?))?;
-        Ok((attempt, answer))
-    }
-}
-
 /// What a guest says to an attempt to connect.
 type GuestAnswer = oneshot::Receiver<Result<UnixStream, AfVsockError>>;
-
-async fn socket_of(answer: GuestAnswer) -> Result<OwnedFd, BindingError> {
-    let stream = answer.await.unwrap_or(Err(AfVsockError::Closed))?;
-    Ok(OwnedFd::from(stream))
-}
 
 /// An attempt to connect to a port of the guest.
 #[derive(Debug)]
@@ -212,7 +179,11 @@ impl BindingVhostAttempt {
     #[napi(catch_unwind)]
     pub fn socket<'env>(&mut self, env: &'env Env) -> napi::Result<PromiseRaw<'env, RawFd>> {
         let answer = self.answer.take();
-        let connected = async move { socket_of(answer.ok_or_else(BindingError::ended)?).await };
+        let connected = async move {
+            let answer = answer.ok_or_else(BindingError::ended)?;
+            let stream = answer.await.unwrap_or(Err(AfVsockError::Closed))?;
+            Ok(OwnedFd::from(stream))
+        };
         promise::settle_then(env, connected, |_, socket| Ok(socket.into_raw_fd()))
     }
 
