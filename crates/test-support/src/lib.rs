@@ -93,6 +93,16 @@ impl Threads {
         self.0.len()
     }
 
+    /// Without those of a harness that runs tests side by side, which begin and end as it likes: they
+    /// are called as their tests are, and as the process until they say so.
+    #[must_use]
+    pub fn but_tests(mut self) -> Self {
+        let process = fs::read_to_string("/proc/self/comm").unwrap();
+        self.0
+            .retain(|_, name| !name.contains("::") && name != process.trim_end());
+        self
+    }
+
     /// Their names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.values().map(String::as_str)
