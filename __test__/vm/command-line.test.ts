@@ -5,12 +5,13 @@ import { promisify } from 'node:util';
 import test from 'ava';
 import fc from 'fast-check';
 import { commandLine, type CommandLineRequest, quote, requestProblems } from '../../src/vm/command-line.ts';
+import { BUSYBOX } from '../helpers/ring3.ts';
 import { temporaryFolder } from '../helpers/temporary-folder.ts';
 
-const SHELLS: readonly (readonly [string, ...string[]])[] = [
-  ['/bin/sh'],
-  ['/bin/bash', '--posix'],
-  ['/bin/busybox', 'sh'],
+const SHELLS: readonly { readonly name: string; readonly shell: readonly string[] }[] = [
+  { name: '/bin/sh', shell: ['/bin/sh'] },
+  { name: '/bin/bash --posix', shell: ['/bin/bash', '--posix'] },
+  { name: 'busybox sh', shell: [BUSYBOX, 'sh'] },
 ];
 const PRINT_NUL_TERMINATED = 'for (const text of process.argv.slice(1)) process.stdout.write(`${text}\\0`)';
 
@@ -38,8 +39,8 @@ const text = fc.oneof(
   fc.string({ unit: fc.constantFrom(...`'"\\$\`!#&|;<>()[]{}*?~=%-+ \t\n\r\u00e9a`) }),
 );
 
-for (const shell of SHELLS) {
-  test(`${shell.join(' ')} hands over every argument as it is`, async (t) => {
+for (const { name: shellName, shell } of SHELLS) {
+  test(`${shellName} hands over every argument as it is`, async (t) => {
     await fc.assert(
       fc.asyncProperty(fc.array(text, { maxLength: 8 }), async (args) => {
         const { line } = commandLine({ file: '/usr/bin/printf', args: ['%s\\0', '', ...args] });
@@ -50,7 +51,7 @@ for (const shell of SHELLS) {
     );
   });
 
-  test(`${shell.join(' ')} sets every variable as it is`, async (t) => {
+  test(`${shellName} sets every variable as it is`, async (t) => {
     const name = fc.oneof(
       fc.stringMatching(/^[A-Za-z_][A-Za-z0-9_]{0,8}$/),
       fc.constantFrom('IFS', 'OPTIND', 'UID', 'PPID', 'PS1', 'BASH_ENV', 'LINENO', 'RANDOM'),

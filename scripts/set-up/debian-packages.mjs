@@ -16,7 +16,6 @@ export const RUN_PACKAGES = {
 /** What the tests take on top. */
 export const TEST_PACKAGES = {
   acl: 'access control lists on device nodes, which the doctor is tested with',
-  busybox: 'a shell of guests, which command lines are tested with',
   cpio: 'unpacks what this project packs, in its tests',
   'libacl1-dev': 'builds pjdfstest, which file systems are tested with',
   'libcap-ng-dev': 'builds virtiofsd, the foreign vhost-user back end of the tests',

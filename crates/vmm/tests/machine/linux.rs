@@ -96,7 +96,7 @@ fn prepare() -> Result<Guest, String> {
         ));
     }
     let kernel = kernel().ok_or("no kernel: neither MICROVM_KERNEL nor the guest cache has one")?;
-    let busybox = busybox().ok_or("no static busybox: neither /bin/busybox nor the set-up's")?;
+    let busybox = busybox().ok_or("no static busybox: neither the set-up's nor /bin/busybox")?;
     let mut cpio = Cpio::default();
     for folder in ["bin", "proc", "dev", "sys"] {
         cpio.folder(folder);
@@ -159,7 +159,8 @@ fn kernel() -> Option<PathBuf> {
 
 fn busybox() -> Option<Vec<u8>> {
     let set_up = cache().map(|cache| cache.join("tools/busybox-static/busybox"));
-    [Some(PathBuf::from("/bin/busybox")), set_up]
+    // A system's own may be a dynamic one, which has no libraries in the guest.
+    [set_up, Some(PathBuf::from("/bin/busybox"))]
         .into_iter()
         .flatten()
         .find_map(|path| std::fs::read(path).ok())
