@@ -170,16 +170,21 @@ test('a command that does not end when it should is given up, whatever the agent
   t.is(await code(t, running), 'ERR_EXEC_ABORTED');
 });
 
+/** Sends standard output for as long as the stream takes it. */
+function floodOutput(stream: ServerHttp2Stream, onSent: (bytes: number) => void): void {
+  const chunk = Buffer.concat([Buffer.from([1, 0, 0, 0, 0, 0, 0xff, 0xf8]), Buffer.alloc(0xfff8)]);
+  const more = (): void => {
+    onSent(chunk.length);
+    stream.write(chunk, (error) => error ?? more());
+  };
+  more();
+}
+
 test('a flood of output that nobody reads is held back', async (t) => {
   let sent = 0;
   const exec = await http2Agent(t, (stream) => {
     stream.respond(HEAD);
-    const chunk = Buffer.concat([Buffer.from([1, 0, 0, 0, 0, 0, 0xff, 0xf8]), Buffer.alloc(0xfff8)]);
-    const more = (): void => {
-      sent += chunk.length;
-      stream.write(chunk, (error) => error ?? more());
-    };
-    more();
+    floodOutput(stream, (bytes) => (sent += bytes));
   });
   const flood = exec({ buffer: false });
   flood.catch(() => {});
@@ -203,12 +208,7 @@ test('a flood of a command that has timed out ends at a limit, though nothing is
     // The first is the command; to end it is asked for in vain.
     if (requests > 1) return;
     stream.respond(HEAD);
-    const chunk = Buffer.concat([Buffer.from([1, 0, 0, 0, 0, 0, 0xff, 0xf8]), Buffer.alloc(0xfff8)]);
-    const more = (): void => {
-      sent += chunk.length;
-      stream.write(chunk, (error) => error ?? more());
-    };
-    more();
+    floodOutput(stream, (bytes) => (sent += bytes));
   });
   const flood = exec({ buffer: false, timeout: 200, killGrace: 60_000 });
   const { stdout } = flood;

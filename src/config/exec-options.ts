@@ -4,7 +4,7 @@ import * as v from 'valibot';
 import type { OptionProblem } from '../errors.ts';
 import { problemsOf, unknownOptions } from './problems.ts';
 import { isText } from './text.ts';
-import { abortSignal, isWhole, milliseconds, wholeNumber } from './values.ts';
+import { abortSignal, isIterable, isWhole, milliseconds, wholeNumber } from './values.ts';
 
 /** The number beyond stands for "none" in the kernel's calls. */
 const MAX_ID = 2 ** 32 - 2;
@@ -43,9 +43,7 @@ const elsewhere = ['cwd', 'env', 'shell'];
 const schema = v.looseObject(entries, 'an object of options');
 
 function isSource(value: unknown): boolean {
-  if (typeof value === 'string') return true;
-  if (typeof value !== 'object' || value === null) return false;
-  return Symbol.iterator in value || Symbol.asyncIterator in value;
+  return typeof value === 'string' || isIterable(value);
 }
 
 /** Everything that is wrong with the options that are checked here, and every unknown one. */

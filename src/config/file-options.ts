@@ -3,7 +3,7 @@
 import * as v from 'valibot';
 import type { OptionProblem } from '../errors.ts';
 import { codeOf, invalidOptions, problemsOf, show, unknownOptions } from './problems.ts';
-import { abortSignal, isPath, isWhole, PATH_RULE, wholeNumber } from './values.ts';
+import { abortSignal, isIterable, isPath, isWhole, PATH_RULE, wholeNumber } from './values.ts';
 
 const MAX_QUEUE = 2 ** 20;
 /** Permissions, and the bits of a file's type beside them: the `mode` of a status. */
@@ -94,7 +94,7 @@ export function modeProblems(given: unknown): OptionProblem[] {
   return argumentProblems({ mode: given }, (value) => isWhole(value, 0, MAX_MODE), MODE_RULE);
 }
 
-/** What cannot become the content of a file. What can be iterated is not looked into: that would begin it. */
+/** What cannot become the content of a file. */
 export function contentProblems(given: unknown): OptionProblem[] {
   const allowed = 'text, bytes (a Uint8Array), a stream, or something that can be iterated';
   return argumentProblems({ content: given }, isContent, allowed);
@@ -103,8 +103,7 @@ export function contentProblems(given: unknown): OptionProblem[] {
 function isContent(value: unknown): boolean {
   if (typeof value === 'string' || value instanceof Uint8Array) return true;
   // Other views are iterated number by number, which are no content.
-  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) return false;
-  return Symbol.iterator in value || Symbol.asyncIterator in value;
+  return isIterable(value) && !ArrayBuffer.isView(value);
 }
 
 /** A part of a file that would begin behind its own end. Values that are no numbers are told by their own rules. */

@@ -30,6 +30,11 @@ export function isPath(value: unknown): value is string {
   return isText(value) && value !== '';
 }
 
+/** Whether its items can be had one by one. None is looked at: that would begin it. */
+export function isIterable(value: unknown): value is Iterable<unknown> | AsyncIterable<unknown> {
+  return typeof value === 'object' && value !== null && (Symbol.asyncIterator in value || Symbol.iterator in value);
+}
+
 export const path: v.GenericSchema<string> = v.custom<string>(isPath, PATH_RULE);
 
 /** Whole milliseconds that a timer can wait. */

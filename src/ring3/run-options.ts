@@ -5,7 +5,7 @@ import { isRecord } from '../config/environment.ts';
 import { codeOf, invalidOptions, problemsOf, unknownOptions } from '../config/problems.ts';
 import { nearest } from '../config/suggest.ts';
 import { ENVIRONMENT_NAME_RULE, isEnvironmentName, isText, TEXT_RULE } from '../config/text.ts';
-import { abortSignal, isPath, milliseconds } from '../config/values.ts';
+import { abortSignal, isIterable, isPath, milliseconds } from '../config/values.ts';
 import type { OptionProblem } from '../errors.ts';
 import { systemCallNames } from './native.ts';
 import type { Hook } from './hook.ts';
@@ -45,9 +45,6 @@ export interface RunOptions {
   /** Write each system call as a line to this process's standard error, in the manner of strace. @default false */
   readonly trace?: boolean | undefined;
 }
-
-const isIterable = (value: unknown): boolean =>
-  typeof value === 'object' && value !== null && (Symbol.asyncIterator in value || Symbol.iterator in value);
 
 const isInput = (value: unknown): boolean => typeof value === 'string' || isIterable(value);
 

@@ -1,6 +1,5 @@
 // Runs a command in the guest, over the command channel: what is left for guests whose agent has no API.
 
-import type { MachineExit } from '../accelerators/accelerator.ts';
 import { execOptionProblems } from '../config/exec-options.ts';
 import { invalidOptions } from '../config/problems.ts';
 import { MicroVMError, type CommandOutcome, withDetails } from '../errors.ts';
@@ -12,7 +11,7 @@ import { type CommandLine, commandLine, requestProblems } from './command-line.t
 import { lastWords } from './console.ts';
 import type { BootedMachine } from './create.ts';
 import type { ExecOptions, ExecResult } from './exec-options.ts';
-import { END_GRACE_MS, exitError } from './exit-error.ts';
+import { END_GRACE_MS, endError } from './exit-error.ts';
 import { withInput } from './standard-input.ts';
 
 /**
@@ -73,6 +72,12 @@ export async function exec(
   };
 }
 
+/** Why the machine ended under a command; `undefined` where it runs. */
+export async function endUnderCommand(vm: BootedMachine): Promise<MicroVMError | undefined> {
+  if (!vm.ended.aborted) return undefined;
+  return endError(vm.ended, 'while a command ran or waited', await lastWords(vm));
+}
+
 /** How long a command ran, which its wait in the queue does not belong to. */
 class CommandClock {
   #sentAt: number | undefined;
@@ -104,8 +109,7 @@ async function run(
   } catch (error) {
     clock.stop();
     if (isBroken(error)) await waitAtMost(vm.exited, END_GRACE_MS);
-    if (!vm.ended.aborted) throw error;
-    throw exitError(vm.ended.reason as MachineExit, 'while a command ran or waited', await lastWords(vm));
+    throw (await endUnderCommand(vm)) ?? error;
   } finally {
     either.release();
   }

@@ -25,3 +25,13 @@ export function exitError(
   const [code, words] = WORDS[reason];
   return new MicroVMError(code, `${words} ${when}${detail === undefined ? '' : `: ${detail}`}`, { consoleTail });
 }
+
+/**
+ * The same of a machine whose end is the reason of this signal.
+ *
+ * @param consoleTail - its last words, where somebody has waited for them
+ */
+export function endError(ended: AbortSignal, when: string, consoleTail?: string): MicroVMError {
+  const exit = ended.reason as MachineExit;
+  return exitError(exit, when, consoleTail ?? exit.consoleTail);
+}

@@ -1,12 +1,12 @@
 // What a machine takes of this host, and what its guest has left.
 
-import type { MachineExit, RunningMachine } from '../accelerators/accelerator.ts';
+import type { RunningMachine } from '../accelerators/accelerator.ts';
 import type { HostMetrics } from '../accelerators/metrics.ts';
 import { MicroVMError } from '../errors.ts';
 import type { AgentApi } from '../guest-api/agent-api.ts';
 import { readShort } from '../guest-api/file-streams.ts';
 import { kibibytes } from '../host/process-figures.ts';
-import { exitError } from './exit-error.ts';
+import { endError } from './exit-error.ts';
 
 /** /proc/meminfo has some 1.5 KiB. */
 const MAX_MEMINFO_BYTES = 64 * 1024;
@@ -33,8 +33,7 @@ export async function metricsOf(vm: {
     return { ...host, guest };
   } catch (error) {
     if (!vm.ended.aborted) throw error;
-    const exit = vm.ended.reason as MachineExit;
-    throw exitError(exit, 'before its figures were told', exit.consoleTail);
+    throw endError(vm.ended, 'before its figures were told');
   }
 }
 

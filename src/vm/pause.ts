@@ -1,9 +1,8 @@
 // Stops the processors of a machine, and lets them run on.
 
-import type { MachineExit } from '../accelerators/accelerator.ts';
 import { waitAtMost } from '../host/wait-at-most.ts';
 import type { BootedMachine } from './create.ts';
-import { END_GRACE_MS, exitError } from './exit-error.ts';
+import { END_GRACE_MS, endError } from './exit-error.ts';
 
 type Machine = Pick<BootedMachine, 'machine' | 'patience' | 'exited' | 'ended'>;
 
@@ -32,6 +31,5 @@ export async function resume(vm: Machine): Promise<void> {
 async function reasonOf(error: unknown, vm: Machine, when: string): Promise<unknown> {
   if (!vm.ended.aborted) await waitAtMost(vm.exited, END_GRACE_MS);
   if (!vm.ended.aborted) return error;
-  const exit = vm.ended.reason as MachineExit;
-  return exitError(exit, when, exit.consoleTail);
+  return endError(vm.ended, when);
 }

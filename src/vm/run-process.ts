@@ -1,7 +1,6 @@
 // Runs a command by the agent API: from its options to its result or its error.
 
 import type { ClientHttp2Stream } from 'node:http2';
-import type { MachineExit } from '../accelerators/accelerator.ts';
 import { MicroVMError, withDetails } from '../errors.ts';
 import { destroy } from '../guest-api/agent-api.ts';
 import {
@@ -15,11 +14,10 @@ import { deferred } from '../host/deferred.ts';
 import { waitAtMost } from '../host/wait-at-most.ts';
 import { type Ended, failureOf, isAskedFor, notStarted, outcomeOf, statusOf, type Stop } from './command-failure.ts';
 import { type CommandLine, scriptOf } from './command-line.ts';
-import { lastWords } from './console.ts';
 import type { BootedMachine } from './create.ts';
-import { exec, prepareCommand } from './exec.ts';
+import { endUnderCommand, exec, prepareCommand } from './exec.ts';
 import type { ExecOptions, ExecResult } from './exec-options.ts';
-import { END_GRACE_MS, exitError } from './exit-error.ts';
+import { END_GRACE_MS } from './exit-error.ts';
 import { GuestProcess } from './guest-process.ts';
 import { contentOf } from './output-content.ts';
 import { InputSource, isNothing, ProcessInput } from './process-input.ts';
@@ -173,7 +171,7 @@ class Run {
       // A machine that ends refuses connections as well, a moment before its end is known.
       await waitAtMost(this.#vm.exited, END_GRACE_MS);
       const lacking = `The agent of this guest has no API, which ${what} needs`;
-      const told = await this.#machineEnd();
+      const told = await endUnderCommand(this.#vm);
       throw told ?? new MicroVMError('ERR_NOT_SUPPORTED', lacking, { cause: reason.cause });
     }
     const result = await exec(this.#vm, file, args, this.#options);
@@ -292,14 +290,7 @@ class Run {
     if (error instanceof AgentRefusal) return withDetails(notStarted(error), { outcome });
     if (!(error instanceof MicroVMError)) return error;
     if (isUnreachable(error)) await waitAtMost(this.#vm.exited, END_GRACE_MS);
-    return withDetails((await this.#machineEnd()) ?? error, { outcome });
-  }
-
-  /** Why the machine ended, where it has. */
-  async #machineEnd(): Promise<MicroVMError | undefined> {
-    const { ended } = this.#vm;
-    if (!ended.aborted) return undefined;
-    return exitError(ended.reason as MachineExit, 'while a command ran or waited', await lastWords(this.#vm));
+    return withDetails((await endUnderCommand(this.#vm)) ?? error, { outcome });
   }
 }
 
